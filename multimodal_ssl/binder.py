@@ -1,0 +1,94 @@
+"""The Binder: encoders and heads that put every modality into one space."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from multimodal_ssl.errors import InputError, nearest
+from multimodal_ssl.types import Encoder, Inputs, Modality
+
+Head = Literal["linear", "mlp"]
+
+
+def to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """Move an encoder's inputs to a device."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(device, non_blocking=True)
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}
+
+
+@final
+class Binder(nn.Module):
+    """Turns items of several modalities into unit vectors [B, D] of one space.
+
+    Args:
+        encoders: name of the items -> their encoder.
+        modalities: name of the items -> what they are; used to load what ``encode`` is given.
+        dim: D.
+        head: from features to the space; ``mlp`` has one hidden layer of the encoder's width.
+        recipe: what it was built from (JSON); part of the fingerprint, since preparation has options but no weights.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        modalities: Mapping[str, Modality],
+        *,
+        dim: int,
+        head: Head = "linear",
+        recipe: str = "",
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.modalities = dict(modalities)
+        self.dim, self.recipe = dim, recipe
+        self.heads = nn.ModuleDict({name: _head(encoder.width, dim, head) for name, encoder in encoders.items()})
+
+    def forward(self, inputs: Mapping[str, Inputs]) -> dict[str, Tensor]:
+        """Return the unit vectors of prepared inputs, name -> [B, D], in float32 whatever the precision."""
+        return {
+            name: F.normalize(self.heads[name](self.encoders[name](one)).float(), dim=-1) for name, one in inputs.items()
+        }
+
+    def encoder(self, name: str) -> Encoder:
+        """Return the encoder of a name; raise InputError if there is none."""
+        if name not in self.encoders:
+            raise InputError(f"this Binder has no encoder for {name!r}: {nearest(name, self.encoders)}")
+        return self.encoders[name]  # type: ignore[return-value]  # nn.ModuleDict forgets the type
+
+    @torch.inference_mode()
+    def encode(self, name: str, items: Iterable[Any], *, batch_size: int = 256) -> NDArray[np.float32]:
+        """Return the unit vectors [N, D] of raw items, paths or bytes of one modality."""
+        encoder, modality = self.encoder(name), self.modalities[name]
+        device = next(self.parameters()).device
+        was_training = self.training
+        self.eval()
+        prepared = [encoder.prepare(modality.load(item)) for item in items]
+        vectors = [np.empty((0, self.dim), np.float32)]
+        for start in range(0, len(prepared), batch_size):
+            inputs = encoder.collate(prepared[start : start + batch_size])
+            vectors.append(self({name: to_device(inputs, device)})[name].cpu().numpy())
+        self.train(was_training)
+        return np.concatenate(vectors)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of recipe, weights and learnt preparation, in hex: equal means equal embeddings."""
+        digest = hashlib.sha256(self.recipe.encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _head(width: int, dim: int, head: Head) -> nn.Module:
+    if head == "linear":
+        return nn.Linear(width, dim, bias=False)
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, dim, bias=False))

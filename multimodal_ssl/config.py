@@ -1,0 +1,168 @@
+"""What a run is made of: strict models of its YAML file and the overrides of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from multimodal_ssl.errors import InputError, nearest
+
+
+class Strict(BaseModel):
+    """A model whose unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PluginConfig(BaseModel):
+    """The name of something registered, and beside it the options of its factory."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What stands beside our own keys: the options of the factory."""
+        return dict(self.model_extra or {})
+
+
+class SourceConfig(PluginConfig):
+    """A pairing source.
+
+    Attributes:
+        use: names of the items to use; all that the source has, if not given.
+        share: share of the batches, relative to the other sources.
+    """
+
+    use: tuple[str, ...] | None = None
+    share: float = Field(1.0, gt=0)
+
+
+class BinderConfig(Strict):
+    """The joint space: its width D and the head between it and an encoder's features."""
+
+    dim: int = Field(128, ge=2)
+    head: Literal["linear", "mlp"] = "linear"
+
+
+class TrainConfig(Strict):
+    """How to train. One of ``steps`` and ``epochs`` (passes over all sources together) is given.
+
+    Attributes:
+        batch: samples a step, over all processes.
+        warmup: share of the steps in which the learning rate rises; it then falls to 0 on a cosine.
+        clip: the largest norm of the gradient.
+        precision: ``auto`` is bf16 where the hardware multiplies it faster (CUDA, AMX), else fp32.
+        workers: processes that read and prepare; 0 does it in the training process.
+        threads: of torch, for the same bits on the same machine; None leaves torch's own choice.
+        checkpoint_every: steps between checkpoints; 0 keeps only the last step's.
+        max_unreadable: share of unreadable samples at which training stops.
+    """
+
+    steps: int | None = Field(None, ge=1)
+    epochs: float | None = Field(None, gt=0)
+    batch: int = Field(256, ge=2)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    clip: float = Field(1.0, gt=0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    workers: int = Field(1, ge=0)
+    threads: int | None = Field(None, ge=1)
+    log_every: int = Field(10, ge=1)
+    checkpoint_every: int = Field(200, ge=0)
+    max_unreadable: float = Field(0.1, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainConfig:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give one of train.steps and train.epochs")
+        return self
+
+
+class Config(Strict):
+    """A run.
+
+    Attributes:
+        run: folder of the run.
+        sources: what is trained on.
+        evaluation: held-out sources; what they hold of one modality is one gallery.
+        encoders: name of the items -> encoder.
+    """
+
+    run: Path
+    seed: int = 0
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    evaluation: tuple[SourceConfig, ...] = ()
+    encoders: dict[str, PluginConfig]
+    objective: PluginConfig = PluginConfig(name="info-nce")
+    binder: BinderConfig = BinderConfig()
+    train: TrainConfig
+
+
+def parse_config(values: Mapping[str, Any], origin: str = "config") -> Config:
+    """Check the values of a config; raise InputError that names the key, and the nearest known one if it is unknown."""
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise InputError("\n".join(f"{origin}: {_explain(dict(one))}" for one in error.errors())) from error
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply dotted overrides such as ``train.lr=1e-3`` or ``sources.0.path=x.csv``, and check it."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"can't read the config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no mapping; a config begins with keys such as `sources:` and `encoders:`")
+    for override in overrides:
+        _override(values, override)
+    return parse_config(values, str(path))
+
+
+def dump_config(config: Config) -> str:
+    """Return the config as YAML with every default written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals:
+        raise InputError(f"{override!r} is no override; write key=value, e.g. train.lr=1e-3")
+    *parents, last = dotted.split(".")
+    place: Any = values
+    for part in parents:
+        place = place.setdefault(part, {}) if isinstance(place, dict) else _item(place, part, dotted)
+    value = yaml.safe_load(text)
+    if isinstance(place, dict):
+        place[last] = value
+    else:
+        _item(place, last, dotted)
+        place[int(last)] = value
+
+
+def _item(place: Any, part: str, dotted: str) -> Any:
+    if not isinstance(place, list):
+        raise InputError(f"{dotted}: {part!r} is below a plain value")
+    if not part.isdigit() or int(part) >= len(place):
+        raise InputError(f"{dotted}: {part!r} is no position in a list of {len(place)}")
+    return place[int(part)]
+
+
+def _explain(error: dict[str, Any]) -> str:
+    """Return one line for one of pydantic's errors."""
+    where = ".".join(str(part) for part in error["loc"]) or "the whole"
+    if error["type"] != "extra_forbidden":
+        given = "" if error["type"] in ("missing", "value_error") else f" (given: {error['input']!r})"
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}{given}"
+    models: dict[str, type[BaseModel]] = {"train": TrainConfig, "binder": BinderConfig}
+    known = models.get(str(error["loc"][0]), Config).model_fields
+    return f"unknown key {where}: {nearest(str(error['loc'][-1]), known)}"

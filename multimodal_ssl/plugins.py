@@ -1,0 +1,145 @@
+"""The Catalog: which plugins there are, what they register, and how a name becomes an object."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+
+import pluggy
+
+from multimodal_ssl import hookspecs
+from multimodal_ssl.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import pydantic
+
+    from multimodal_ssl.types import Modality
+
+ENTRY_POINT_GROUP = "multimodal_ssl"
+KINDS = tuple(name.removeprefix("register_") for name in vars(hookspecs) if name.startswith("register_"))
+
+
+class Registered(NamedTuple):
+    """A factory and the plugin that it comes from."""
+
+    plugin: str
+    factory: Callable[..., Any]
+
+
+class Catalog:
+    """What the plugins offer, by kind and name.
+
+    pluggy's own entry point loading stops at the first plugin that fails to import and skips a second one of the same
+    name without a word. Here each plugin stands or falls alone, and no order carries meaning.
+
+    Attributes:
+        broken: plugin -> why it could not be loaded.
+    """
+
+    def __init__(self, plugins: Iterable[tuple[str, Callable[[], object]]]) -> None:
+        self.broken: dict[str, str] = {}
+        self._registered: dict[str, dict[str, list[Registered]]] = {kind: defaultdict(list) for kind in KINDS}
+        manager = pluggy.PluginManager("multimodal_ssl")
+        manager.add_hookspecs(hookspecs)
+        for name, load in plugins:
+            try:
+                self._add(manager, name, load())
+            except Exception as error:  # noqa: BLE001 - a stranger's plugin may fail in any way, and alone
+                self.broken[name] = f"{type(error).__name__}: {error}"
+
+    @classmethod
+    def discover(cls) -> Catalog:
+        """Load every installed plugin (entry points of the group ``multimodal_ssl``)."""
+        points = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: (point.name, point.value))
+        names = [point.name for point in points]
+        return cls(
+            (point.name if names.count(point.name) == 1 else f"{point.name} ({point.value})", point.load)
+            for point in points
+        )
+
+    @classmethod
+    def of(cls, **plugins: object) -> Catalog:
+        """Build a catalog of just these plugins (modules or objects with hooks), without discovery."""
+        return cls((name, functools.partial(lambda plugin: plugin, plugin)) for name, plugin in plugins.items())
+
+    def _add(self, manager: pluggy.PluginManager, name: str, plugin: object) -> None:
+        manager.register(plugin, name)
+        found: list[tuple[str, str, Callable[..., Any]]] = []
+        try:
+            manager.check_pending()  # a misspelt hook would pass in silence
+            for caller in manager.get_hookcallers(plugin) or []:
+                kind = caller.name.removeprefix("register_")
+                for hook in caller.get_hookimpls():
+                    if hook.plugin is plugin:
+                        hook.function(lambda key, factory, kind=kind: found.append((kind, key, factory)))
+        finally:
+            manager.unregister(plugin)
+        for kind, key, factory in found:
+            self._registered[kind][key].append(Registered(name, factory))
+
+    def names(self, kind: str) -> list[str]:
+        """Return the registered names of one kind, sorted."""
+        return sorted(self._registered[kind])
+
+    def get(self, kind: str, name: str) -> Registered:
+        """Return what is registered; raise InputError if nothing is, or two plugins claim the name."""
+        found = self._registered[kind].get(name, [])
+        if len(found) == 1:
+            return found[0]
+        noun = kind.removesuffix("s").replace("_", " ").replace("modalitie", "modality")
+        if found:
+            raise InputError(
+                f"the {noun} {name!r} is registered by the plugins {', '.join(one.plugin for one in found)}: "
+                "uninstall all but one"
+            )
+        broken = "".join(f"; the plugin {plugin!r} is broken ({why})" for plugin, why in self.broken.items())
+        raise InputError(f"no {noun} is named {name!r}: {nearest(name, self.names(kind))}{broken}")
+
+    def create(self, kind: str, name: str, *given: Any, options: Mapping[str, Any]) -> Any:
+        """Call a factory with what the core gives and the user's options, checked against its signature."""
+        import pydantic
+
+        factory = self.get(kind, name).factory
+        known = options_of(factory)
+        for option in options:
+            if option not in known:
+                raise InputError(f"{name!r} has no option {option!r}: {nearest(option, known)}")
+        try:
+            checked = _options_model(factory)(**options)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
+            raise InputError(f"{name!r}, option {where}: {first['msg']}{given}") from error
+        return factory(*given, **{option: getattr(checked, option) for option in known})
+
+    @functools.cache  # noqa: B019 - one catalog lives as long as the program
+    def modality(self, name: str) -> Modality:
+        """Return a registered modality."""
+        return self.create("modalities", name, options={})
+
+
+def options_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the options of a factory: its keyword-only parameters."""
+    parameters = inspect.signature(factory).parameters
+    return {name: one for name, one in parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _options_model(factory: Callable[..., Any]) -> type[pydantic.BaseModel]:
+    """Return a model of the options alone: the other annotations may name what is imported for type checkers only."""
+    import pydantic
+
+    options = options_of(factory)
+    holder = type("Options", (), {"__annotations__": {name: one.annotation for name, one in options.items()}})
+    hints = get_type_hints(holder, globalns=getattr(inspect.unwrap(factory), "__globals__", {}))
+    fields: dict[str, Any] = {
+        name: (hints[name], ... if one.default is inspect.Parameter.empty else one.default)
+        for name, one in options.items()
+    }
+    return pydantic.create_model(
+        "Options", __config__=pydantic.ConfigDict(arbitrary_types_allowed=True, protected_namespaces=()), **fields
+    )

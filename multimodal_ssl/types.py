@@ -1,0 +1,169 @@
+"""The nouns of the toolkit.
+
+Shape letters, here and everywhere: B batch, D joint width, F feature width, T tokens, N items, K results.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+
+Inputs = Tensor | dict[str, Tensor]
+"""What an encoder takes: one tensor or a dict of tensors, the first axis of each being the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a person sees or hears of one item; a modality gives what it has."""
+
+    text: str | None = None
+    png: bytes | None = None
+    wav: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Modality:
+    """A kind of signal.
+
+    Attributes:
+        name: e.g. ``image``.
+        type: the Python type of one raw item.
+        load: a path, bytes, a plain value or a raw item -> raw item. Raises ValueError or OSError if it can't.
+        preview: raw item -> Preview.
+    """
+
+    name: str
+    type: type
+    load: Callable[[Any], Any]
+    preview: Callable[[Any], Preview]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Items that were seen together. Nobody checked that they agree.
+
+    Attributes:
+        key: unique in its source.
+        items: modality -> raw item, or anything its ``Modality.load`` takes (a path is opened in a worker).
+        group: samples of one group are never each other's negatives and all count as hits; "" is a group of its own.
+        weight: how far the source trusts the pairing, in (0, 1].
+    """
+
+    key: str
+    items: Mapping[str, Any]
+    group: str = ""
+    weight: float = 1.0
+
+
+class PairingSource(ABC):
+    """A supply of Samples.
+
+    Attributes:
+        modalities: name in ``Sample.items`` -> registered modality, e.g. ``{"outline": "series"}``.
+    """
+
+    modalities: Mapping[str, str]
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield the samples in an order that is the same every time."""
+
+
+class MapSource(PairingSource):
+    """A PairingSource with random access: it is shuffled as a whole and resumed at once."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Return one sample; raise UnreadableError if it can't be read. Runs in a worker."""
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def present(self, index: int) -> Collection[str]:
+        """Return the names of the items that the sample has, without reading it."""
+        return self.modalities.keys()
+
+
+class Encoder(nn.Module, ABC):
+    """Turns raw items of one modality into features.
+
+    Preparation belongs to the encoder, because tokenizer, mel and resize settings belong to the weights.
+
+    Attributes:
+        modality: the registered modality whose raw items it takes.
+        width: F, the width of its features.
+    """
+
+    modality: str
+    width: int
+
+    @abstractmethod
+    def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
+        """Turn one raw item into input tensors without a batch axis; augment it if given an rng. Runs in a worker."""
+
+    @abstractmethod
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Return features [B, F]."""
+
+    def collate(self, prepared: Sequence[Inputs]) -> Inputs:
+        """Join prepared items into a batch; override it where their lengths differ."""
+        return default_collate(list(prepared))
+
+    def adapt(self, items: Iterable[Any]) -> None:  # noqa: B027 - most encoders have nothing to learn here
+        """Learn before training what preparation needs (a vocabulary, a mean) from raw items of the sources."""
+
+    def tally(self, inputs: Inputs) -> Mapping[str, int]:
+        """Count what the user should know of a batch, e.g. ``{"truncated": 3}``."""
+        return {}
+
+
+class TokenEncoder(Encoder):
+    """An Encoder whose features come from tokens, so that they can be masked, dropped or shuffled on the way."""
+
+    @abstractmethod
+    def embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Return tokens [B, T, F] with their positions added, and which of them are real [B, T] (bool)."""
+
+    @abstractmethod
+    def contextualise(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Let the real tokens see each other: [B, T, F], [B, T] -> [B, T, F]."""
+
+    def pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return the mean of the real tokens, [B, F]."""
+        real = mask.unsqueeze(-1).to(tokens.dtype)
+        return (tokens * real).sum(1) / real.sum(1).clamp(min=1)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        tokens, mask = self.embed(inputs)
+        return self.pool(self.contextualise(tokens, mask), mask)
+
+
+class Alignment(NamedTuple):
+    """What an Objective says of a batch.
+
+    Attributes:
+        loss: scalar.
+        agreement: [B] in [0, 1], how far the model believes that each sample belongs together. Detached.
+    """
+
+    loss: Tensor
+    agreement: Tensor
+
+
+class Objective(nn.Module, ABC):
+    """Tells how well the views of a batch line up. Owns temperatures and biases, one set per pair of modalities."""
+
+    @abstractmethod
+    def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
+        """Compare unit vectors, modality -> [B, D]; weight [B]; group [B] (int64, equal means same group)."""

@@ -1,0 +1,29 @@
+"""Glyphs: every character of matplotlib's fonts as picture, Unicode name and pen outline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from multimodal_ssl import hookimpl
+
+if TYPE_CHECKING:
+    from multimodal_ssl import PairingSource
+    from multimodal_ssl.hookspecs import Register
+
+
+def glyphs(
+    *,
+    split: Literal["train", "val", "test", "all"] = "train",
+    fonts_per_character: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> PairingSource:
+    """About 50,000 real samples that need no download; fonts and limit choose a subset, at random by the seed."""
+    from mmssl_glyphs.source import Glyphs
+
+    return Glyphs(split=split, fonts_per_character=fonts_per_character, limit=limit, seed=seed)
+
+
+@hookimpl
+def register_pairing_sources(register: Register) -> None:
+    register("glyphs", glyphs)

@@ -1,0 +1,55 @@
+"""Texts: the modality, a transformer with its own vocabulary, open_clip's text towers and Hugging Face models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from multimodal_ssl import hookimpl
+
+if TYPE_CHECKING:
+    from multimodal_ssl import Encoder, Modality
+    from multimodal_ssl.hookspecs import Register
+
+
+def text() -> Modality:
+    """Words, from a string, UTF-8 bytes or the path of a text file (a pathlib.Path)."""
+    from mmssl_text.modality import TEXT
+
+    return TEXT
+
+
+def small_text(
+    *, width: int = 192, depth: int = 3, heads: int = 3, vocabulary: int = 4096, length: int = 32, drop: float = 0.1
+) -> Encoder:
+    """A small transformer whose BPE vocabulary is learnt from the training texts; drop: share of tokens left out."""
+    from mmssl_text.transformer import TextTransformer
+
+    return TextTransformer(width=width, depth=depth, heads=heads, vocabulary=vocabulary, length=length, drop=drop)
+
+
+def open_clip_text(*, model: str, pretrained: str | None = None, frozen: bool = False) -> Encoder:
+    """The text tower of an open_clip architecture; pretrained is one of its tags or a local checkpoint."""
+    from mmssl_text.open_clip import OpenClipText
+
+    return OpenClipText(model=model, pretrained=pretrained, frozen=frozen)
+
+
+def hf_text(
+    *, model: str, pooling: Literal["mean", "cls", "last"] = "mean", length: int | None = None, frozen: bool = False
+) -> Encoder:
+    """Any transformers AutoModel by hub name or local folder; length: at most so many tokens."""
+    from mmssl_text.hugging_face import HuggingFaceText
+
+    return HuggingFaceText(model=model, pooling=pooling, length=length, frozen=frozen)
+
+
+@hookimpl
+def register_modalities(register: Register) -> None:
+    register("text", text)
+
+
+@hookimpl
+def register_encoders(register: Register) -> None:
+    register("small-text", small_text)
+    register("open-clip-text", open_clip_text)
+    register("hf-text", hf_text)
