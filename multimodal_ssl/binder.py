@@ -55,7 +55,8 @@ class Binder(nn.Module):
     def forward(self, inputs: Mapping[str, Inputs]) -> dict[str, Tensor]:
         """Return the unit vectors of prepared inputs, name -> [B, D], in float32 whatever the precision."""
         return {
-            name: F.normalize(self.heads[name](self.encoders[name](one)).float(), dim=-1) for name, one in inputs.items()
+            name: F.normalize(self.heads[name](self.encoders[name](one)).float(), dim=-1)
+            for name, one in inputs.items()
         }
 
     def encoder(self, name: str) -> Encoder:

@@ -55,7 +55,9 @@ def check_encoder(encoder: Encoder, items: Sequence[Any]) -> None:
         assert torch.isfinite(features).all(), "features must be finite"
         assert torch.equal(features, encoder(inputs)), "in eval mode the same inputs must give the same features"
         alone = torch.cat([encoder(encoder.collate([one])) for one in prepared])
-        torch.testing.assert_close(alone, features, rtol=1e-3, atol=1e-4, msg="features depend on what else is in the batch")
+        torch.testing.assert_close(
+            alone, features, rtol=1e-3, atol=1e-4, msg="features depend on what else is in the batch"
+        )
     assert len(torch.unique(features, dim=0)) > 1, "different items have equal features"
     if isinstance(encoder, TokenEncoder):
         _check_tokens(encoder, inputs, features)
@@ -83,7 +85,7 @@ def check_pairing_source(source: PairingSource, *, limit: int = 200) -> None:
         assert len(source) >= len(samples), "len(source) is less than what it yields"
         for index in (0, len(samples) - 1):
             assert source[index].key == keys[index], "source[i] is not the i-th sample of iter(source)"
-            assert set(source.present(index)) == set(source[index].items), "present(i) differs from the items of source[i]"
+            assert set(source.present(index)) == set(source[index].items), "present(i) differs from source[i].items"
 
 
 def check_objective(make: Callable[[Sequence[tuple[str, str]]], Objective], *, batch: int = 16, dim: int = 8) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-
 Inputs = Tensor | dict[str, Tensor]
 """What an encoder takes: one tensor or a dict of tensors, the first axis of each being the batch."""
 
@@ -120,7 +119,7 @@ class Encoder(nn.Module, ABC):
         """Join prepared items into a batch; override it where their lengths differ."""
         return default_collate(list(prepared))
 
-    def adapt(self, items: Iterable[Any]) -> None:  # noqa: B027 - most encoders have nothing to learn here
+    def adapt(self, items: Iterable[Any]) -> None:
         """Learn before training what preparation needs (a vocabulary, a mean) from raw items of the sources."""
 
     def tally(self, inputs: Inputs) -> Mapping[str, int]:

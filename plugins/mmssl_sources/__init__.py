@@ -26,9 +26,7 @@ def table(
     """A CSV, TSV, JSONL or Parquet file, one sample a row, one column a modality."""
     from mmssl_sources.table import Table
 
-    return Table(
-        path=path, columns=columns, key=key, group=group, weight=weight, where=where, root=root, limit=limit
-    )
+    return Table(path=path, columns=columns, key=key, group=group, weight=weight, where=where, root=root, limit=limit)
 
 
 @hookimpl
