@@ -71,7 +71,7 @@ class TrainConfig(Strict):
     weight_decay: float = Field(0.1, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1)
     clip: float = Field(1.0, gt=0)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     workers: int = Field(1, ge=0)
     threads: int | None = Field(None, ge=1)
     log_every: int = Field(10, ge=1)

@@ -101,6 +101,10 @@ class Catalog:
 
     def create(self, kind: str, name: str, *given: Any, options: Mapping[str, Any]) -> Any:
         """Call a factory with what the core gives and the user's options, checked against its signature."""
+        return self.get(kind, name).factory(*given, **self.complete(kind, name, options))
+
+    def complete(self, kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all options of a factory, the given ones checked and converted, the others by default."""
         import pydantic
 
         factory = self.get(kind, name).factory
@@ -115,7 +119,7 @@ class Catalog:
             where = ".".join(str(part) for part in first["loc"])
             given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
             raise InputError(f"{name!r}, option {where}: {first['msg']}{given}") from error
-        return factory(*given, **{option: getattr(checked, option) for option in known})
+        return {option: getattr(checked, option) for option in known}
 
     @functools.cache  # noqa: B019 - one catalog lives as long as the program
     def modality(self, name: str) -> Modality:

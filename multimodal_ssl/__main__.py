@@ -1,0 +1,5 @@
+"""python -m multimodal_ssl, for torchrun."""
+
+from multimodal_ssl.cli import main
+
+main()

@@ -1,0 +1,66 @@
+"""Checkpoints: one safetensors file a step, written whole or not at all. Nothing is pickled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from multimodal_ssl.errors import InputError
+
+PATTERN = "step-*.safetensors"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors so that the file is either the old one or the new one, also when the machine stops."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file({name: one.detach().cpu().contiguous() for name, one in tensors.items()}, temporary, dict(metadata or {}))
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file; raise InputError if it is damaged or missing."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"can't read {path}: {error}") from error
+
+
+def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write weights and optimizer state after `step` steps, and remove the checkpoints before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{name}": one for name, one in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{slot}.{name}"] = torch.as_tensor(value)
+    path = folder / f"step-{step:09d}.safetensors"
+    save_tensors(path, tensors)
+    for old in folder.glob(PATTERN):
+        if old != path:
+            old.unlink()
+
+
+def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Load the newest checkpoint into model and optimizer and return its step; 0 if there is none."""
+    found = sorted(folder.glob(PATTERN))
+    if not found:
+        return 0
+    tensors = load_tensors(found[-1])
+    model.load_state_dict({key.removeprefix("model."): one for key, one in tensors.items() if key.startswith("model.")})
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        kind, _, rest = key.partition(".")
+        if kind == "optimizer":
+            slot, _, name = rest.partition(".")
+            parameter = parameters[name]
+            # Adam keeps its step on the CPU and its moments beside the parameter.
+            optimizer.state[parameter][slot] = value if value.ndim == 0 else value.to(parameter.device)
+    return int(found[-1].stem.removeprefix("step-"))

@@ -1,0 +1,29 @@
+"""mmssl bench"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file as well.")
+def bench(run: Path, overrides: tuple[str, ...], json_path: Path | None) -> None:
+    """Measure retrieval on a run's evaluation sources: every pair of modalities, trained or emerged, both directions.
+
+    \b
+    Example:
+      mmssl bench runs/icons evaluation.0.path=other.parquet --json figures.json
+    """
+    from multimodal_ssl import pipeline
+    from multimodal_ssl.cli.tables import print_directions
+
+    directions = pipeline.bench(run, overrides)
+    print_directions(directions)
+    if json_path:
+        figures = {"provenance": pipeline.provenance(run), "retrieval": pipeline.report(directions)}
+        json_path.write_text(json.dumps(figures, indent=2))

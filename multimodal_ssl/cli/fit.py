@@ -1,0 +1,30 @@
+"""mmssl fit"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run, if there is one.")
+def fit(config: Path, overrides: tuple[str, ...], resume: bool) -> None:
+    """Train a run from a YAML config, or again from the config.yaml of a run.
+
+    \b
+    Example:
+      mmssl fit configs/icons.yaml train.lr=5e-4 run=runs/icons-slow
+      torchrun --nproc-per-node 2 -m multimodal_ssl fit configs/icons.yaml
+    """
+    from multimodal_ssl import pipeline
+    from multimodal_ssl.cli.tables import print_directions
+    from multimodal_ssl.config import load_config
+
+    parsed = load_config(config, overrides)
+    binder = pipeline.fit(parsed, resume=resume)
+    if parsed.evaluation and pipeline.is_main_process():
+        print_directions(pipeline.bench(parsed.run, binder=binder))
+        click.echo(f"trained: {parsed.run}\nnext:    mmssl index {parsed.run}")

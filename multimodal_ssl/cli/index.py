@@ -1,0 +1,31 @@
+"""mmssl index"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--of", type=click.Choice(["evaluation", "sources"]), default="evaluation", show_default=True,
+              help="Which sources of the config to index.")  # fmt: skip
+@click.option("--kind", type=click.Choice(["flat", "hnsw"]), default="flat", show_default=True,
+              help="flat is exact; hnsw is faster from about 50,000 items on.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the index.  [default: RUN/index]")
+def index(run: Path, overrides: tuple[str, ...], of: str, kind: str, out: Path | None) -> None:
+    """Embed items with a run and index them for search.
+
+    \b
+    Example:
+      mmssl index runs/icons
+      mmssl index runs/icons evaluation.0.path=all.parquet --kind hnsw --out all.index
+    """
+    from multimodal_ssl import pipeline
+
+    built = pipeline.build_index(run, overrides, of=of, kind=kind)  # type: ignore[arg-type]  # click checked them
+    built.save(out or run / "index")
+    counts = ", ".join(f"{count:,} {name}" for name, count in built.counts.items())
+    click.echo(f'indexed {counts}: {out or run / "index"}\nnext:    mmssl search {run} "some words"')

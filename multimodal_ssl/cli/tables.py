@@ -1,0 +1,80 @@
+"""The tables that commands print."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from multimodal_ssl.errors import InputError, nearest
+from multimodal_ssl.plugins import KINDS, Catalog, options_of
+
+if TYPE_CHECKING:
+    from multimodal_ssl.index import Hit
+    from multimodal_ssl.pipeline import Direction
+
+
+def _console() -> Console:
+    """Return a console that doesn't fold tables when the output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def print_directions(directions: Sequence[Direction]) -> None:
+    """Print a row for each direction of retrieval; the interval is that of R@10."""
+    table = Table(caption="R@k: share of queries with an item of their group among the first k")
+    for column in ("from", "to", "batches held it", "R@1", "R@5", "R@10", "95 %", "chance R@10", "median rank", "n"):
+        table.add_column(column, justify="left" if column in ("from", "to", "batches held it") else "right")
+    for one in sorted(directions, key=lambda one: not one.trained):
+        result = one.result
+        low, high = result.interval[10]
+        table.add_row(
+            one.query, one.gallery, "yes" if one.trained else "never: it emerged",
+            *(f"{result.recall[k]:.3f}" for k in (1, 5, 10)), f"{low:.3f}-{high:.3f}",
+            f"{result.chance[10]:.3f}", f"{result.median_rank:g}", f"{result.n:,}",
+        )  # fmt: skip
+    _console().print(table)
+
+
+def print_hits(hits: Sequence[Hit]) -> None:
+    """Print answers with their cosine."""
+    table = Table("cosine", "key", "group", "text")
+    for hit in hits:
+        table.add_row(f"{hit.score:.3f}", hit.key, hit.group, hit.preview.text or "")
+    _console().print(table)
+
+
+def print_plugins(catalog: Catalog) -> None:
+    """Print every registered name with its plugin, and the plugins that are broken."""
+    table = Table("kind", "name", "plugin", "what it is")
+    for kind in KINDS:
+        for name in catalog.names(kind):
+            try:
+                plugin, factory = catalog.get(kind, name)
+            except InputError as error:
+                table.add_row(kind, name, "[red]claimed twice[/]", str(error))
+                continue
+            table.add_row(kind.replace("_", " "), name, plugin, (inspect.getdoc(factory) or "").partition("\n")[0])
+    _console().print(table)
+    for plugin, why in catalog.broken.items():
+        _console().print(f"[red]broken[/] {plugin}: {why}", highlight=False)
+
+
+def print_options(catalog: Catalog, name: str) -> None:
+    """Print the options of every factory of this name."""
+    kinds = [kind for kind in KINDS if name in catalog.names(kind)]
+    if not kinds:
+        raise InputError(
+            f"nothing is named {name!r}: {nearest(name, [one for kind in KINDS for one in catalog.names(kind)])}"
+        )
+    for kind in kinds:
+        plugin, factory = catalog.get(kind, name)
+        table = Table("option", "type", "default", title=f"{name} ({kind.replace('_', ' ')}, plugin {plugin})")
+        for option, parameter in options_of(factory).items():
+            default = "required" if parameter.default is inspect.Parameter.empty else repr(parameter.default)
+            table.add_row(option, str(parameter.annotation), default)
+        _console().print(table)
+        _console().print(inspect.getdoc(factory) or "")

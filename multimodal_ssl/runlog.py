@@ -1,0 +1,106 @@
+"""What a run tells while it trains: metrics, unreadable samples, warnings and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+
+class RunLog:
+    """metrics.jsonl, TensorBoard and unreadable.jsonl of a run; what lies beyond the resumed step is cut off."""
+
+    def __init__(self, run_dir: Path, start: int, *, enabled: bool) -> None:
+        self.enabled = enabled
+        self.sums: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, int] = defaultdict(int)
+        self.steps = 0
+        self.known: set[str] = set()
+        self.warned: set[str] = set()
+        self.metrics_path = run_dir / "metrics.jsonl"
+        self.unreadable_path = run_dir / "unreadable.jsonl"
+        if enabled:
+            lines = self.metrics_path.read_text().splitlines() if start and self.metrics_path.exists() else []
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
+            self.metrics_path.write_text("".join(f"{line}\n" for line in kept))
+            self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start or None)
+
+    def add(self, **values: float) -> None:
+        """Add the values of one step to the means that `write` reports."""
+        self.steps += 1
+        for name, value in values.items():
+            self.sums[name] += value
+
+    def count(self, counts: Mapping[str, int]) -> None:
+        """Add to counts that run over the whole of training."""
+        for name, value in counts.items():
+            self.counts[name] += value
+
+    def mean(self, name: str) -> float:
+        """Return the mean since the last `write`."""
+        return self.sums[name] / max(1, self.steps)
+
+    def write(self, step: int, **values: float) -> dict[str, float]:
+        """Write the means since the last call, the counts and these values; return the means."""
+        means = {name: self.mean(name) for name in self.sums}
+        record = {"step": step, **means, **values, **self.counts}
+        if self.enabled:
+            with self.metrics_path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            for name, value in record.items():
+                self.board.add_scalar(name, value, step)
+        self.sums.clear()
+        self.steps = 0
+        return means
+
+    def unreadable(self, samples: Sequence[tuple[str, str]]) -> None:
+        """Record each sample that can't be read once."""
+        new = [(key, reason) for key, reason in samples if key not in self.known]
+        self.known.update(key for key, _ in new)
+        if new:  # every process meets its own
+            with self.unreadable_path.open("a") as file:
+                file.writelines(json.dumps({"key": key, "reason": reason}) + "\n" for key, reason in new)
+
+    def warn(self, advice: str | None) -> None:
+        """Say an advice once."""
+        if advice and advice[:30] not in self.warned and self.enabled:
+            self.warned.add(advice[:30])
+            Console(stderr=True).print(f"[yellow]warning:[/] {advice}")
+
+    def close(self) -> None:
+        """Say how many samples could not be read."""
+        if self.enabled:
+            self.board.close()
+            if self.known:
+                Console(stderr=True).print(f"{len(self.known)} samples could not be read: {self.unreadable_path}")
+
+
+@contextmanager
+def progress(total: int, start: int, *, enabled: bool) -> Iterator[Any]:
+    """Show a bar on a terminal, a line every tenth of the way elsewhere; yields advance(loss)."""
+    console = Console(stderr=True)
+    done, began = start, time.perf_counter()
+    bar = Progress(
+        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeRemainingColumn(), console=console, disable=not (enabled and console.is_terminal),
+    )  # fmt: skip
+    task = bar.add_task("training", total=total, completed=start, loss=math.nan)
+
+    def advance(loss: float) -> None:
+        nonlocal done
+        done += 1
+        bar.update(task, advance=1, loss=loss)
+        if enabled and not console.is_terminal and (done * 10 // total) != ((done - 1) * 10 // total):
+            console.print(f"step {done}/{total}  loss {loss:.3f}  {time.perf_counter() - began:.0f} s")
+
+    with bar:
+        yield advance

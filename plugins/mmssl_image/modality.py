@@ -1,0 +1,71 @@
+"""What an image is: a Pillow image, upright, in mode RGB or L."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from multimodal_ssl import Modality, Preview
+
+PREVIEW_SIZE = 192
+
+
+def load(value: Any) -> Image.Image:
+    """Open a path, encoded bytes, a uint8, uint16 or float (0 to 1) array [H, W], [H, W, 3 or 4], or a Pillow image."""
+    if isinstance(value, Image.Image):
+        picture = value
+    elif isinstance(value, np.ndarray):
+        picture = _from_array(value)
+    elif isinstance(value, bytes | bytearray | memoryview):
+        picture = Image.open(io.BytesIO(value))
+    elif isinstance(value, str | Path):
+        picture = Image.open(value)
+    else:
+        raise ValueError(f"an image is a path, bytes, an array or a Pillow image, not a {type(value).__name__}")
+    return _plain(ImageOps.exif_transpose(picture))
+
+
+def preview(item: Image.Image) -> Preview:
+    """Return a small PNG."""
+    small = item.copy()
+    small.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG")
+    return Preview(png=buffer.getvalue())
+
+
+IMAGE = Modality("image", Image.Image, load, preview)
+
+
+def _plain(picture: Image.Image) -> Image.Image:
+    """Return RGB or L: transparency laid on white, 16 bits scaled to 8, palettes and CMYK converted."""
+    if picture.mode in ("RGB", "L"):
+        picture.load()
+        return picture
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _from_array(np.asarray(picture))
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("L" if picture.mode == "1" else "RGB")
+
+
+def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ValueError(f"an image array is [H, W], [H, W, 3] or [H, W, 4], not {list(array.shape)}")
+    if array.dtype == np.uint8:
+        return Image.fromarray(array)
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all():
+            raise ValueError("an image array holds NaN or infinite values")
+        return Image.fromarray((array.clip(0, 1) * 255).round().astype(np.uint8))
+    if array.dtype == np.bool_:
+        return Image.fromarray(array.astype(np.uint8) * 255)
+    if np.issubdtype(array.dtype, np.integer) and array.min() >= 0 and array.max() <= 65535:
+        return Image.fromarray((array / 257).round().astype(np.uint8))
+    raise ValueError(f"an image array is uint8, uint16, bool or float, not {array.dtype}")
