@@ -46,7 +46,7 @@ class SourceConfig(PluginConfig):
 class BinderConfig(Strict):
     """The joint space: its width D and the head between it and an encoder's features."""
 
-    dim: int = Field(128, ge=2)
+    dim: int = Field(default=128, ge=2)
     head: Literal["linear", "mlp"] = "linear"
 
 
@@ -101,7 +101,7 @@ class Config(Strict):
     evaluation: tuple[SourceConfig, ...] = ()
     encoders: dict[str, PluginConfig]
     objective: PluginConfig = PluginConfig(name="info-nce")
-    binder: BinderConfig = BinderConfig()
+    binder: BinderConfig = Field(default_factory=BinderConfig)
     train: TrainConfig
 
 

@@ -42,14 +42,14 @@ class Ticket:
         step: the step of training; part of the seed of each augmentation.
         supply: position of the supply.
         names: the items that every sample of the batch has.
-        rows: positions in a MapSource, or the samples themselves.
+        rows: positions in a MapSource, or samples of any other source.
         slots: the place of each row in the batch of all processes; part of the seed of each augmentation.
     """
 
     step: int
     supply: int
     names: tuple[str, ...]
-    rows: Sequence[int] | Sequence[Sample]
+    rows: Sequence[int | Sample]
     slots: Sequence[int]
 
 
@@ -106,7 +106,7 @@ class Feed(Dataset[Batch]):
         prepared: dict[str, list[Inputs]] = {name: [] for name in ticket.names}
         weights: list[float] = []
         for slot, row in zip(ticket.slots, ticket.rows, strict=True):
-            key = f"row {row}" if isinstance(row, int | np.integer) else row.key
+            key = f"row {row}" if isinstance(row, int) else row.key
             try:
                 sample = self._read(ticket.supply, row)
                 key = sample.key
@@ -136,7 +136,7 @@ class Feed(Dataset[Batch]):
         if isinstance(row, Sample):
             return row
         assert isinstance(source, MapSource)
-        return source[int(row)]
+        return source[row]
 
     def _prepare(self, name: str, item: Any, step: int, slot: int) -> Inputs:
         rng = None if self.seed is None else np.random.default_rng((self.seed, step, slot))
@@ -159,21 +159,22 @@ class MapOrder:
                 f"{usable} of them with two or more of {', '.join(names)}; lower train.batch or add data"
             )
         self.kinds, self.seed, self.batch = kinds, tuple(seed), batch
-        self.batches = {kind: max(1, len(rows) // batch) for kind, rows in kinds.items() if len(rows) > 1}
+        self.batches = {kind: max(1, len(rows) // batch) for kind, rows in kinds.items()}
         self.per_epoch = sum(self.batches.values())
-        self._epoch, self._plan = -1, [((), np.empty(0, np.int64))]
+        self._epoch = -1
+        self._plan: list[tuple[tuple[str, ...], list[int]]] = []
 
-    def __getitem__(self, n: int) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    def __getitem__(self, n: int) -> tuple[tuple[str, ...], list[int]]:
         epoch, position = divmod(n, self.per_epoch)
         if epoch != self._epoch:
             self._epoch, self._plan = epoch, self._shuffle(np.random.default_rng((*self.seed, epoch)))
         return self._plan[position]
 
-    def _shuffle(self, rng: np.random.Generator) -> list[tuple[tuple[str, ...], NDArray[np.int64]]]:
-        plan = []
+    def _shuffle(self, rng: np.random.Generator) -> list[tuple[tuple[str, ...], list[int]]]:
+        plan: list[tuple[tuple[str, ...], list[int]]] = []
         for kind, count in self.batches.items():
             rows = rng.permutation(self.kinds[kind])
-            plan += [(kind, rows[i * self.batch : (i + 1) * self.batch]) for i in range(count)]
+            plan += [(kind, rows[i * self.batch : (i + 1) * self.batch].tolist()) for i in range(count)]
         return [plan[i] for i in rng.permutation(len(plan))]
 
 
@@ -245,7 +246,7 @@ def ordered_tickets(supplies: Sequence[Supply], *, batch: int) -> Iterator[Ticke
         if isinstance(supply.source, MapSource):
             for names, rows in _kinds(supply.source, supply.names).items():
                 for start in range(0, len(rows), batch):
-                    part = rows[start : start + batch]
+                    part = rows[start : start + batch].tolist()
                     yield Ticket(0, position, names, part, range(len(part)))
         else:
             pending: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
@@ -269,7 +270,7 @@ class _Once(Iterable[Ticket]):
         return self.tickets
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

@@ -28,7 +28,8 @@ def gather(
     def join(rows: Tensor) -> Tensor:
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded = torch.cat([rows, padded[len(rows) :]])
-        return torch.cat([one[:count] for one, count in zip(all_gather(padded), counts, strict=True)])
+        everywhere = all_gather(padded)  # type: ignore[no-untyped-call]  # torch gives it no types
+        return torch.cat([one[:count] for one, count in zip(everywhere, counts, strict=True)])
 
     own = torch.zeros(sum(counts), dtype=torch.bool, device=weight.device)
     first = sum(counts[: dist.get_rank()])

@@ -8,13 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-Inputs = Tensor | dict[str, Tensor]
+Inputs: TypeAlias = Any
 """What an encoder takes: one tensor or a dict of tensors, the first axis of each being the batch."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 
@@ -9,6 +10,7 @@ import click
 
 from multimodal_ssl import __version__
 from multimodal_ssl.errors import InputError
+from multimodal_ssl.plugins import Catalog
 
 COMMANDS = ("fit", "bench", "index", "search", "plugins")
 
@@ -27,9 +29,8 @@ class Commands(click.Group):
         return catalog.create("commands", name, options={}) if name in catalog.names("commands") else None
 
 
-def _catalog():  # type: ignore[no-untyped-def]  # the type would import the module
-    from multimodal_ssl.plugins import Catalog
-
+@functools.cache
+def _catalog() -> Catalog:
     return Catalog.discover()
 
 

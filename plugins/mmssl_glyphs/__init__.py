@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from multimodal_ssl import hookimpl
 
 if TYPE_CHECKING:
+    import click
+
     from multimodal_ssl import PairingSource
     from multimodal_ssl.hookspecs import Register
 
@@ -22,6 +24,18 @@ def glyphs(
     from mmssl_glyphs.source import Glyphs
 
     return Glyphs(split=split, fonts_per_character=fonts_per_character, limit=limit, seed=seed)
+
+
+def quickstart() -> click.Command:
+    """The command `mmssl quickstart`."""
+    from mmssl_glyphs.quickstart import quickstart
+
+    return quickstart
+
+
+@hookimpl
+def register_commands(register: Register) -> None:
+    register("quickstart", quickstart)
 
 
 @hookimpl

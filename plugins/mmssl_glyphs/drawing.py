@@ -99,11 +99,8 @@ def draw_font(path: Path) -> list[Glyph]:
         if not character.isprintable() or character.isspace() or not unicodedata.name(character, ""):
             continue
         tracer.load_char(codepoint, flags=LoadFlags.NO_HINTING)
-        contours = [
-            contour
-            for contour in Outline(*tracer.get_path()).to_polygons(closed_only=False)
-            if len(contour) > 1 and np.ptp(contour, axis=0).max() > 0
-        ]
+        polygons = map(np.asarray, Outline(*tracer.get_path()).to_polygons(closed_only=False))
+        contours = [one for one in polygons if len(one) > 1 and np.ptp(one, axis=0).max() > 0]
         if not contours:
             continue
         points = np.concatenate(contours)
@@ -120,7 +117,8 @@ def draw_font(path: Path) -> list[Glyph]:
         picture = np.asarray(canvas)
         if picture.min() > 128:
             continue
-        outline = trace([contour * em / EM * (1, -1) + (x, y) for contour in contours])
+        flip = np.array([1, -1])  # y points down in a picture
+        outline = trace([contour * em / EM * flip + (x, y) for contour in contours])
         glyphs.append(Glyph(codepoint, path.stem, picture, outline))
     return glyphs
 

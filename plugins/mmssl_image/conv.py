@@ -35,13 +35,12 @@ class ConvEncoder(Encoder):
         for stage, stride in ((width, 2), (2 * width, 2), (4 * width, 2)):
             layers += [Block(before if not i else stage, stage, stride if not i else 1) for i in range(depth)]
             before = stage
-        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.layers = nn.Sequential(*layers)
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         return self.pixels(item, rng)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        assert isinstance(inputs, Tensor)
         pixels = inputs.float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
         return self.layers(pixels).mean((2, 3))
 

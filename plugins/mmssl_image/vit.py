@@ -47,7 +47,6 @@ class VisionTransformer(TokenEncoder):
         return self.pixels(item, rng)
 
     def embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        assert isinstance(inputs, Tensor)
         tokens = self.patches(inputs.float() / 127.5 - 1).flatten(2).transpose(1, 2) + self.positions
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
 
