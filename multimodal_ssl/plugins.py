@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
@@ -139,7 +140,7 @@ def _options_model(factory: Callable[..., Any]) -> type[pydantic.BaseModel]:
 
     options = options_of(factory)
     holder = type("Options", (), {"__annotations__": {name: one.annotation for name, one in options.items()}})
-    hints = get_type_hints(holder, globalns=getattr(inspect.unwrap(factory), "__globals__", {}))
+    hints = get_type_hints(holder, globalns=vars(sys.modules[factory.__module__]))
     fields: dict[str, Any] = {
         name: (hints[name], ... if one.default is inspect.Parameter.empty else one.default)
         for name, one in options.items()
