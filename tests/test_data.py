@@ -29,7 +29,7 @@ class Numbers(MapSource):
     def __getitem__(self, index: int) -> Sample:
         if index in self.broken:
             raise UnreadableError(str(index), "broken")
-        return Sample(str(index), {name: index for name in self.present(index)}, group=str(index // 2))
+        return Sample(str(index), dict.fromkeys(self.present(index), index), group=str(index // 2))
 
     def present(self, index: int) -> Collection[str]:
         return ("a",) if index in self.lacking else ("a", "b")
@@ -69,7 +69,9 @@ def read(
     rank: int = 0,
     world: int = 1,
 ) -> list[Batch]:
-    supplies = [Supply(one, ("a", "b"), share) for one, share in zip(sources, shares or [1.0] * len(sources), strict=True)]
+    supplies = [
+        Supply(one, ("a", "b"), share) for one, share in zip(sources, shares or [1.0] * len(sources), strict=True)
+    ]
     encoders = {"a": Jitter(), "b": Jitter()}
     feed = Feed(supplies, encoders, {"a": NUMBER, "b": NUMBER}, seed=seed)
     tickets = training_tickets(supplies, batch=batch, seed=seed, start=start, stop=stop, rank=rank, world=world)

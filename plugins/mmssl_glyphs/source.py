@@ -22,7 +22,7 @@ class Glyphs(MapSource):
         seed: of the choice that the two make.
     """
 
-    modalities = {"image": "image", "text": "text", "outline": "series"}  # noqa: RUF012 - read only
+    modalities = {"image": "image", "text": "text", "outline": "series"}
 
     def __init__(
         self,

@@ -47,7 +47,10 @@ def small_vit(
 
 
 def open_clip_image(*, model: str, pretrained: str | None = None, frozen: bool = False) -> Encoder:
-    """The image tower of an open_clip architecture; pretrained is one of its tags or a local checkpoint."""
+    """The image tower of an open_clip model.
+
+    model: an architecture, a model config (.json), local-dir:folder or hf-hub:name; pretrained: a tag or a checkpoint.
+    """
     from mmssl_image.open_clip import OpenClipImage
 
     return OpenClipImage(model=model, pretrained=pretrained, frozen=frozen)

@@ -63,7 +63,7 @@ class Pixels(NamedTuple):
 
     def _tensor(self, pixels: np.ndarray) -> Tensor:
         pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        return torch.from_numpy(np.ascontiguousarray(pixels))
+        return torch.from_numpy(np.array(pixels, order="C"))
 
 
 def _border(image: Image.Image) -> int | tuple[int, ...]:

@@ -32,6 +32,8 @@ class TextTransformer(TokenEncoder):
         super().__init__()
         if width % heads:
             raise InputError(f"small-text: width {width} must be a multiple of heads {heads}")
+        if vocabulary < 300:
+            raise InputError(f"small-text: vocabulary {vocabulary} must be at least 300: 256 bytes and some words")
         self.width, self.length, self.drop = width, length, drop
         self.tokenizer = _untrained()
         self.vocabulary = vocabulary
@@ -46,7 +48,11 @@ class TextTransformer(TokenEncoder):
     def adapt(self, items: Iterable[str]) -> None:
         """Learn the vocabulary."""
         trainer = trainers.BpeTrainer(
-            vocab_size=self.vocabulary, special_tokens=["[PAD]", "[UNK]"], show_progress=False, min_frequency=2
+            vocab_size=self.vocabulary,
+            special_tokens=["[PAD]", "[UNK]"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # every byte, so that no character is unknown
+            min_frequency=2,
+            show_progress=False,
         )
         self.tokenizer = _untrained()
         self.tokenizer.train_from_iterator(items, trainer)
@@ -65,11 +71,9 @@ class TextTransformer(TokenEncoder):
         return {"tokens": tokens, "truncated": torch.stack([one["truncated"] for one in prepared])}
 
     def tally(self, inputs: Inputs) -> Mapping[str, int]:
-        assert isinstance(inputs, dict)
         return {"truncated": int(inputs["truncated"].sum())}
 
     def embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        assert isinstance(inputs, dict)
         tokens = inputs["tokens"]
         return self.tokens(tokens) + self.positions[: tokens.shape[1]], tokens != PAD
 

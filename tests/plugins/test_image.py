@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from mmssl_image.conv import ConvEncoder
+from mmssl_image.modality import IMAGE
+from mmssl_image.pixels import Pixels
+from mmssl_image.vit import VisionTransformer
+from multimodal_ssl import InputError
+from multimodal_ssl.testing import check_encoder, check_modality
+
+
+def drawing(size: tuple[int, int] = (40, 30), colour: str = "red", at: int = 5) -> Image.Image:
+    picture = Image.new("RGB", size, "white")
+    ImageDraw.Draw(picture).rectangle((at, at, at + 10, at + 10), fill=colour)
+    return picture
+
+
+def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_the_modality_conforms(tmp_path: Path) -> None:
+    path = tmp_path / "a.webp"
+    path.write_bytes(encoded(drawing(), "WEBP"))
+    values = [path, str(path), encoded(drawing(), "PNG"), np.asarray(drawing()), drawing(), np.zeros((4, 5))]
+    check_modality(IMAGE, values)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_every_file_type_gives_the_picture(kind: str) -> None:
+    found = np.asarray(IMAGE.load(encoded(drawing(), kind)).convert("RGB")).astype(int)
+    assert np.abs(found - np.asarray(drawing()).astype(int)).mean() < 6
+
+
+def test_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 270 degrees to see it upright
+    upright = IMAGE.load(encoded(drawing((40, 30)), "JPEG", exif=exif))
+    assert upright.size == (30, 40)
+
+
+def test_transparency_is_laid_on_white_in_every_mode() -> None:
+    rgba = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    rgba.paste((0, 0, 255, 255), (0, 0, 4, 8))
+    palette = rgba.convert("P")
+    palette.info["transparency"] = palette.getpixel((7, 7))
+    for picture in (rgba, rgba.convert("LA"), palette):
+        found = IMAGE.load(
+            encoded(picture, "PNG", **({"transparency": palette.info["transparency"]} if picture is palette else {}))
+        )
+        assert found.mode == "RGB"
+        assert found.getpixel((7, 7)) == (255, 255, 255)
+        assert found.getpixel((0, 0)) != (255, 255, 255)
+
+
+def test_sixteen_bits_are_scaled_and_not_cut() -> None:
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    for value in (encoded(Image.fromarray(ramp), "PNG"), ramp):
+        found = np.asarray(IMAGE.load(value))
+        assert found.dtype == np.uint8
+        assert np.abs(found.astype(float) - ramp / 257).max() <= 1
+
+
+def test_cmyk_and_one_bit_and_palette_become_rgb_or_grey() -> None:
+    assert IMAGE.load(encoded(drawing().convert("CMYK"), "JPEG")).mode == "RGB"
+    assert IMAGE.load(encoded(drawing().convert("1"), "PNG")).mode == "L"
+    assert IMAGE.load(encoded(drawing().convert("P"), "PNG")).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"no image", encoded(drawing(), "PNG")[:60], Path("nowhere.png"), 5, np.zeros((2, 2, 7)), np.full((2, 2), np.nan)],
+)
+def test_what_is_no_image_is_a_value_or_os_error(value: object) -> None:
+    with pytest.raises((ValueError, OSError)):
+        IMAGE.load(value)
+
+
+def test_an_image_is_fitted_whole_and_its_border_colour_fills_the_rest() -> None:
+    wide = Image.new("RGB", (100, 50), (0, 255, 0))
+    ImageDraw.Draw(wide).rectangle((40, 20, 59, 29), fill="black")
+    pixels = Pixels(50, 3, augment=True, flip=True)(wide, None)
+    assert pixels.shape == (3, 50, 50)
+    assert pixels.dtype == torch.uint8
+    assert pixels[:, 25, 25].tolist() == [0, 0, 0]
+    assert pixels[:, 0, 0].tolist() == pixels[:, 25, 0].tolist() == [0, 255, 0]
+
+
+def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (20, 20), dtype=np.uint8)
+    assert torch.equal(Pixels(20, 1, augment=True, flip=True)(Image.fromarray(array), None)[0], torch.from_numpy(array))
+
+
+def test_augmentation_changes_the_picture_but_keeps_what_it_shows() -> None:
+    rng = np.random.default_rng(0)
+    pixels = Pixels(32, 1, augment=True, flip=False)
+    plain = pixels(drawing((32, 32), "black", 12), None)
+    views = [pixels(drawing((32, 32), "black", 12), rng) for _ in range(20)]
+    assert all(not torch.equal(view, plain) for view in views)
+    for view in views:
+        rows, columns = (view[0] < 128).nonzero(as_tuple=True)
+        assert abs(rows.float().mean() - 17) < 8
+        assert abs(columns.float().mean() - 17) < 8
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_encoders_conform(channels: int) -> None:
+    items = [drawing(colour=colour, at=at) for colour, at in (("red", 3), ("blue", 9), ("black", 15))]
+    check_encoder(ConvEncoder(size=24, channels=channels, width=8, depth=1, augment=True, flip=True), items)
+    check_encoder(
+        VisionTransformer(size=24, channels=channels, patch=8, width=16, depth=2, heads=2, augment=True, flip=False),
+        items,
+    )
+
+
+def test_sizes_that_do_not_fit_are_told() -> None:
+    with pytest.raises(InputError, match="size 30 must be a multiple of patch 8"):
+        VisionTransformer(size=30, channels=1, patch=8, width=16, depth=1, heads=1, augment=False, flip=False)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmssl_text.modality import TEXT
+from mmssl_text.transformer import TextTransformer
+from multimodal_ssl import InputError
+from multimodal_ssl.testing import check_encoder, check_modality
+
+TEXTS = ["a red apple", "two green pears on a table", "naïve café — ☃", "apple"] * 5
+
+
+def encoder(**options: float) -> TextTransformer:
+    torch.manual_seed(0)
+    return TextTransformer(
+        **{"width": 16, "depth": 1, "heads": 2, "vocabulary": 200, "length": 8, "drop": 0.2, **options}
+    )  # type: ignore[arg-type]
+
+
+def test_the_modality_conforms_and_reads_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("\ufeffgrün", encoding="utf-8")
+    check_modality(TEXT, ["words", b"bytes", path])
+    assert TEXT.load(path) == "grün"
+    assert TEXT.load("a.txt") == "a.txt"
+
+
+@pytest.mark.parametrize("value", ["", "  \n", b"\xff\xfe\xff", 7, Path("nowhere.txt")])
+def test_what_is_no_text_is_a_value_or_os_error(value: object) -> None:
+    with pytest.raises((ValueError, OSError)):
+        TEXT.load(value)
+
+
+def test_a_long_text_has_a_short_preview() -> None:
+    assert len(TEXT.preview("x" * 10_000).text or "") <= 500
+
+
+def test_the_encoder_conforms() -> None:
+    check_encoder(encoder(), TEXTS[:4])
+
+
+def test_the_vocabulary_is_learnt_from_the_texts_and_is_part_of_the_state() -> None:
+    first = encoder()
+    first.adapt(TEXTS)
+    assert len(first.prepare("apple")["tokens"]) == 1, "a frequent word is one token"
+    second = encoder()
+    second.load_state_dict({name: one.clone() for name, one in first.state_dict().items()})
+    for text in ("a red apple", "never seen: Ωmega"):
+        assert torch.equal(first.prepare(text)["tokens"], second.prepare(text)["tokens"])
+
+
+def test_no_character_is_lost_even_if_it_was_never_seen() -> None:
+    one = encoder(vocabulary=400)
+    one.adapt(TEXTS)
+    unknown = one.tokenizer.token_to_id("[UNK]")
+    for text in ("☃", "中文", "🙂", "ab"):
+        assert unknown not in one.prepare(text)["tokens"].tolist()
+
+
+def test_truncated_texts_are_counted() -> None:
+    one = encoder(length=4)
+    one.adapt(TEXTS)
+    inputs = one.collate([one.prepare("apple"), one.prepare("zyxw vuts rqpo nmlk")])
+    assert one.tally(inputs) == {"truncated": 1}
+    assert inputs["tokens"].shape == (2, 4)
+
+
+def test_tokens_are_dropped_in_training_only_and_never_all() -> None:
+    one = encoder(drop=0.9)
+    one.adapt(TEXTS)
+    whole = one.prepare("two green pears on a table")["tokens"]
+    views = [one.prepare("two green pears on a table", np.random.default_rng(i))["tokens"] for i in range(30)]
+    assert torch.equal(whole, one.prepare("two green pears on a table")["tokens"])
+    assert min(map(len, views)) >= 1
+    assert np.mean([len(view) for view in views]) < len(whole)
+
+
+def test_a_width_that_heads_do_not_divide_is_told() -> None:
+    with pytest.raises(InputError, match="width 16 must be a multiple of heads 3"):
+        encoder(heads=3)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from multimodal_ssl import Index, InputError, Preview
+from multimodal_ssl.embed import Embedded
+
+
+def unit(seed: int, count: int, dim: int = 16) -> NDArray[np.float32]:
+    x = np.random.default_rng(seed).normal(size=(count, dim))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def items(seed: int, count: int, prefix: str = "k") -> Embedded:
+    keys = [f"{prefix}{i}" for i in range(count)]
+    return Embedded(
+        unit(seed, count), keys, [f"g{i // 2}" for i in range(count)], [Preview(text=f"t{i}") for i in range(count)]
+    )
+
+
+def test_the_nearest_items_are_those_that_brute_force_finds() -> None:
+    index = Index("f", 16)
+    index.add("text", items(0, 500))
+    queries = unit(1, 20)
+    scores, rows = index.nearest("text", queries, 10)
+    expected = queries @ items(0, 500).vectors.T
+    np.testing.assert_array_equal(rows, np.argsort(-expected, axis=1)[:, :10])
+    np.testing.assert_allclose(scores, -np.sort(-expected, axis=1)[:, :10], rtol=1e-5)
+    hits = index.items("text", rows[0], scores[0])
+    assert [hit.key for hit in hits] == [f"k{row}" for row in rows[0]]
+    assert hits[0].preview.text == f"t{rows[0][0]}"
+    assert hits[0].group == f"g{rows[0][0] // 2}"
+
+
+def test_hnsw_finds_nearly_all_that_brute_force_finds() -> None:
+    exact, fast = Index("f", 16), Index("f", 16, kind="hnsw")
+    for index in (exact, fast):
+        index.add("text", items(0, 3000))
+    queries = unit(1, 100)
+    (_, expected), (_, found) = (index.nearest("text", queries, 10) for index in (exact, fast))
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(expected, found, strict=True)])
+    assert recall > 0.97
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_a_saved_index_answers_as_before(tmp_path: Path, kind: str) -> None:
+    index = Index("f", 16, kind=kind)  # type: ignore[arg-type]
+    index.add("text", items(0, 300))
+    index.add("image", Embedded(unit(2, 5), list("abcde"), list("vwxyz"), [Preview(png=b"\x89PNG")] * 5))
+    index.save(tmp_path / "index")
+    opened = Index.load(tmp_path / "index")
+    assert opened.counts == {"text": 300, "image": 5}
+    for name in ("text", "image"):
+        for one, other in zip(index.nearest(name, unit(3, 4), 50), opened.nearest(name, unit(3, 4), 50), strict=True):
+            np.testing.assert_array_equal(one, other)
+    rows, scores = np.array([4, 0]), np.array([0.5, 0.4], np.float32)
+    assert opened.items("image", rows, scores) == index.items("image", rows, scores)
+
+
+def test_an_index_of_another_binder_of_the_same_dimension_is_refused() -> None:
+    index = Index("a" * 64, 16)
+    index.check("a" * 64)
+    with pytest.raises(InputError, match="made by the Binder aaaaaaaaaaaa, not by bbbbbbbbbbbb"):
+        index.check("b" * 64)
+
+
+def test_adding_twice_extends_and_repeated_keys_are_listed() -> None:
+    index = Index("f", 16)
+    index.add("text", items(0, 10))
+    index.add("text", items(1, 10, prefix="other"))
+    assert index.counts == {"text": 20}
+    _, rows = index.nearest("text", items(1, 10).vectors[3:4], 1)
+    assert index.items("text", rows[0], np.ones(1, np.float32))[0].key == "other3"
+    with pytest.raises(InputError, match="10 keys of text repeat: k0, k1"):
+        index.add("text", items(2, 10))
+    assert index.counts == {"text": 20}
+
+
+def test_vectors_that_are_not_of_length_one_are_refused() -> None:
+    index = Index("f", 16)
+    for bad in (2 * unit(0, 3), np.full((3, 16), np.nan, np.float32)):
+        with pytest.raises(InputError, match="of length 1"):
+            index.add("text", Embedded(bad, list("abc"), list("abc")))
+    with pytest.raises(InputError, match=r"\[N, 16\], not \[3, 8\]"):
+        index.add("text", Embedded(unit(0, 3, 8), list("abc"), list("abc")))
+
+
+def test_a_damaged_or_missing_index_is_told_and_a_strange_folder_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no index"):
+        Index.load(tmp_path)
+    index = Index("f", 16)
+    index.add("text", items(0, 10))
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match="is no index: it is left as it is"):
+        index.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+    index.save(tmp_path / "index")
+    index.save(tmp_path / "index")
+    whole = (tmp_path / "index" / "text.faiss").read_bytes()
+    (tmp_path / "index" / "text.faiss").write_bytes(whole[:50])
+    with pytest.raises(InputError, match="damaged"):
+        Index.load(tmp_path / "index")
+    manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
+    (tmp_path / "index" / "manifest.json").write_text(json.dumps({**manifest, "format": 7}))
+    with pytest.raises(InputError, match="format 7, this version reads 1"):
+        Index.load(tmp_path / "index")
+
+
+def test_an_unknown_modality_is_told() -> None:
+    index = Index("f", 16)
+    index.add("image", items(0, 3))
+    with pytest.raises(InputError, match="holds no 'imag': did you mean 'image'"):
+        index.nearest("imag", unit(0, 1), 1)
