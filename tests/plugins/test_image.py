@@ -53,10 +53,14 @@ def test_transparency_is_laid_on_white_in_every_mode() -> None:
     rgba.paste((0, 0, 255, 255), (0, 0, 4, 8))
     palette = rgba.convert("P")
     palette.info["transparency"] = palette.getpixel((7, 7))
-    for picture in (rgba, rgba.convert("LA"), palette):
-        found = IMAGE.load(
-            encoded(picture, "PNG", **({"transparency": palette.info["transparency"]} if picture is palette else {}))
-        )
+    transparency = palette.info["transparency"]
+    files = [
+        encoded(rgba, "PNG"),
+        encoded(rgba.convert("LA"), "PNG"),
+        encoded(palette, "PNG", transparency=transparency),
+    ]
+    for data in files:
+        found = IMAGE.load(data)
         assert found.mode == "RGB"
         assert found.getpixel((7, 7)) == (255, 255, 255)
         assert found.getpixel((0, 0)) != (255, 255, 255)
@@ -116,10 +120,8 @@ def test_augmentation_changes_the_picture_but_keeps_what_it_shows() -> None:
 def test_the_encoders_conform(channels: int) -> None:
     items = [drawing(colour=colour, at=at) for colour, at in (("red", 3), ("blue", 9), ("black", 15))]
     check_encoder(ConvEncoder(size=24, channels=channels, width=8, depth=1, augment=True, flip=True), items)
-    check_encoder(
-        VisionTransformer(size=24, channels=channels, patch=8, width=16, depth=2, heads=2, augment=True, flip=False),
-        items,
-    )
+    vit = VisionTransformer(size=24, channels=channels, patch=8, width=16, depth=2, heads=2, augment=True, flip=False)
+    check_encoder(vit, items)
 
 
 def test_sizes_that_do_not_fit_are_told() -> None:

@@ -16,9 +16,8 @@ TEXTS = ["a red apple", "two green pears on a table", "naïve café — ☃", "a
 
 def encoder(**options: float) -> TextTransformer:
     torch.manual_seed(0)
-    return TextTransformer(
-        **{"width": 16, "depth": 1, "heads": 2, "vocabulary": 200, "length": 8, "drop": 0.2, **options}
-    )  # type: ignore[arg-type]
+    usual = {"width": 16, "depth": 1, "heads": 2, "vocabulary": 300, "length": 8, "drop": 0.2}
+    return TextTransformer(**{**usual, **options})  # type: ignore[arg-type]
 
 
 def test_the_modality_conforms_and_reads_files(tmp_path: Path) -> None:
@@ -82,3 +81,8 @@ def test_tokens_are_dropped_in_training_only_and_never_all() -> None:
 def test_a_width_that_heads_do_not_divide_is_told() -> None:
     with pytest.raises(InputError, match="width 16 must be a multiple of heads 3"):
         encoder(heads=3)
+
+
+def test_a_vocabulary_too_small_for_all_bytes_is_told() -> None:
+    with pytest.raises(InputError, match="vocabulary 200 must be at least 300"):
+        encoder(vocabulary=200)
