@@ -1,8 +1,8 @@
 """The whole plugin interface.
 
-Every hook has one shape: it is given ``register`` and calls ``register("name", factory)``. A factory is a function,
-or a class. What the core gives it is positional; its keyword-only parameters are the options that a config sets: they are typed,
-because pydantic checks them and ``mmssl plugins`` prints them. Import heavy libraries inside the factory.
+Every hook has one shape: it is given ``register`` and calls ``register("name", factory)``. A factory is a function, or
+a class. What the core gives it is positional; its keyword-only parameters are the options that a config sets: they are
+typed, because pydantic checks them and ``mmssl plugins`` prints them. Import heavy libraries inside the factory.
 """
 
 from __future__ import annotations

@@ -65,7 +65,6 @@ def read(
     stop: int = 20,
     workers: int = 0,
     seed: int = 1,
-    shares: list[float] | None = None,
     rank: int = 0,
     world: int = 1,
 ) -> list[Batch]:
