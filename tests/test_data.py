@@ -68,9 +68,7 @@ def read(
     rank: int = 0,
     world: int = 1,
 ) -> list[Batch]:
-    supplies = [
-        Supply(one, ("a", "b"), share) for one, share in zip(sources, shares or [1.0] * len(sources), strict=True)
-    ]
+    supplies = [Supply(one, ("a", "b")) for one in sources]
     encoders = {"a": Jitter(), "b": Jitter()}
     feed = Feed(supplies, encoders, {"a": NUMBER, "b": NUMBER}, seed=seed)
     tickets = training_tickets(supplies, batch=batch, seed=seed, start=start, stop=stop, rank=rank, world=world)
