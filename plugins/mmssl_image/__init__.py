@@ -1,4 +1,4 @@
-"""Images: the modality, encoders trained from scratch, and open_clip's image towers."""
+"""Images: the modality, encoders trained from scratch."""
 
 from __future__ import annotations
 
@@ -46,16 +46,6 @@ def small_vit(
     )
 
 
-def open_clip_image(*, model: str, pretrained: str | None = None, frozen: bool = False) -> Encoder:
-    """The image tower of an open_clip model.
-
-    model: an architecture, a model config (.json), local-dir:folder or hf-hub:name; pretrained: a tag or a checkpoint.
-    """
-    from mmssl_image.open_clip import OpenClipImage
-
-    return OpenClipImage(model=model, pretrained=pretrained, frozen=frozen)
-
-
 @hookimpl
 def register_modalities(register: Register) -> None:
     register("image", image)
@@ -65,4 +55,3 @@ def register_modalities(register: Register) -> None:
 def register_encoders(register: Register) -> None:
     register("small-conv", small_conv)
     register("small-vit", small_vit)
-    register("open-clip-image", open_clip_image)

@@ -1,4 +1,4 @@
-"""Texts: the modality, a transformer with its own vocabulary, open_clip's text towers and Hugging Face models."""
+"""Texts: the modality, a transformer with its own vocabulary and Hugging Face models."""
 
 from __future__ import annotations
 
@@ -27,13 +27,6 @@ def small_text(
     return TextTransformer(width=width, depth=depth, heads=heads, vocabulary=vocabulary, length=length, drop=drop)
 
 
-def open_clip_text(*, model: str, pretrained: str | None = None, frozen: bool = False) -> Encoder:
-    """The text tower of an open_clip architecture; pretrained is one of its tags or a local checkpoint."""
-    from mmssl_text.open_clip import OpenClipText
-
-    return OpenClipText(model=model, pretrained=pretrained, frozen=frozen)
-
-
 def hf_text(
     *, model: str, pooling: Literal["mean", "cls", "last"] = "mean", length: int | None = None, frozen: bool = False
 ) -> Encoder:
@@ -51,5 +44,4 @@ def register_modalities(register: Register) -> None:
 @hookimpl
 def register_encoders(register: Register) -> None:
     register("small-text", small_text)
-    register("open-clip-text", open_clip_text)
     register("hf-text", hf_text)

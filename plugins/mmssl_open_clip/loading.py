@@ -1,24 +1,17 @@
-"""The image tower of an open_clip model, with its own preprocessing."""
+"""Loads open_clip models by architecture, tag, file or folder; what both towers share."""
 
 from __future__ import annotations
 
 import json
-import math
 import pickle
 import textwrap
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import open_clip
-from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from torchvision.transforms import Compose, RandomResizedCrop
-from torchvision.transforms.functional import resized_crop
 
-from multimodal_ssl import Encoder, InputError, Inputs
+from multimodal_ssl import InputError
 from multimodal_ssl.errors import nearest
 
 # What open_clip raises of a hub that can't be reached, a damaged file, another architecture's weights, a wrong config.
@@ -32,70 +25,6 @@ _UNLOADABLE = (
     pickle.UnpicklingError,
     SafetensorError,
 )
-
-
-class OpenClipImage(Encoder):
-    """Image features in open_clip's joint space, before normalisation (Cherti et al. 2023).
-
-    A run keeps the trained weights, not the architecture and the preprocessing: to load it, what ``model`` and
-    ``pretrained`` name must still be there (a file, a folder, or the hub's cache on this machine).
-
-    Args:
-        model: an architecture of open_clip, the path of a model config (.json), ``local-dir:folder`` or
-            ``hf-hub:name``; the last two name their weights too.
-        pretrained: a tag of the architecture or the path of a checkpoint; None begins with random weights.
-        frozen: the weights stay as they are, and dropout and batch statistics stay off in training.
-    """
-
-    modality = "image"
-
-    def __init__(self, *, model: str, pretrained: str | None, frozen: bool) -> None:
-        super().__init__()
-        name, both = load_model(model, pretrained)
-        self.frozen = frozen
-        self.width = open_clip.get_model_config(name)["embed_dim"]
-        self.tower: nn.Module = both.visual  # the text tower is let go
-        if frozen:
-            self.tower.requires_grad_(False)
-        preprocessing = PreprocessCfg(**both.visual.preprocess_cfg)
-        self.preprocess = image_transform_v2(preprocessing, is_train=False)
-        self.augment = image_transform_v2(preprocessing, is_train=True)
-        self.train()
-
-    def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
-        """Turn an image into pixels [3, H, W]; with an rng as open_clip does it in training, a random resized crop."""
-        crop, *rest = self.augment.transforms
-        pixels: Tensor = self.preprocess(item) if rng is None else Compose(rest)(random_crop(item, crop, rng))
-        return pixels
-
-    def forward(self, inputs: Inputs) -> Tensor:
-        features: Tensor | tuple[Tensor, Tensor] = self.tower(inputs)
-        return features[0] if isinstance(features, tuple) else features  # CoCa's tower gives its tokens as well
-
-    def train(self, mode: bool = True) -> Self:
-        """Keep a frozen tower in eval mode."""
-        return super().train(mode and not self.frozen)
-
-
-def random_crop(image: Image.Image, crop: RandomResizedCrop, rng: np.random.Generator) -> Image.Image:
-    """Do what torchvision's RandomResizedCrop does, its numbers drawn from rng and not from torch's global state.
-
-    With open_clip's settings (90 to 100 % of the area, ratios to 4:3) pictures of 3:2 or wider give one fixed crop.
-    """
-    width, height = image.size
-    low, high = math.log(crop.ratio[0]), math.log(crop.ratio[1])
-    for _ in range(10):
-        area, ratio = rng.uniform(*crop.scale) * width * height, math.exp(rng.uniform(low, high))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-            break
-    else:  # too narrow for such a crop: the middle, as wide or as high as the ratios allow
-        w = min(width, round(height * crop.ratio[1]))
-        h = min(height, round(width / crop.ratio[0]))
-        top, left = (height - h) // 2, (width - w) // 2
-    cropped: Image.Image = resized_crop(image, top, left, h, w, crop.size, crop.interpolation)
-    return cropped
 
 
 def load_model(model: str, pretrained: str | None) -> tuple[str, Any]:

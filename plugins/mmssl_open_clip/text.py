@@ -1,0 +1,73 @@
+"""The text tower of an open_clip model, with its own tokenizer."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import open_clip
+import torch
+from torch import Tensor
+
+from mmssl_open_clip.loading import load_model
+from multimodal_ssl import Encoder, InputError, Inputs
+
+
+class OpenClipText(Encoder):
+    """Text features in open_clip's joint space, before normalisation (Cherti et al. 2023).
+
+    A run keeps the trained weights, not the architecture and the tokenizer: to load it, what ``model`` and
+    ``pretrained`` name must still be there (a file, a folder, or the hub's cache on this machine).
+
+    Args:
+        model: an architecture of open_clip, the path of a model config (.json), ``local-dir:folder`` or
+            ``hf-hub:name``; the last two name their weights too.
+        pretrained: a tag of the architecture or the path of a checkpoint; None begins with random weights.
+        frozen: the weights stay as they are, and dropout stays off in training.
+    """
+
+    modality = "text"
+
+    def __init__(self, *, model: str, pretrained: str | None, frozen: bool) -> None:
+        super().__init__()
+        name, tower = load_model(model, pretrained)
+        try:
+            self.tokenizer = open_clip.get_tokenizer(name)
+        except (OSError, ValueError, ImportError) as error:
+            raise InputError(
+                f"open_clip can't load the tokenizer of {model} ({textwrap.shorten(str(error), 300)}); without the "
+                "model hub, give a folder that holds config, weights and tokenizer as `model: local-dir:folder`"
+            ) from error
+        # CLIP keeps the parts of its text tower beside the rest of the model: the rest is let go.
+        tower.visual = tower.logit_scale = tower.logit_bias = None
+        if isinstance(tower, open_clip.CoCa):
+            tower.text_decoder = None
+        self.frozen = frozen
+        self.width = open_clip.get_model_config(name)["embed_dim"]
+        self.tower = tower
+        if frozen:
+            self.tower.requires_grad_(False)
+        self.train()
+
+    def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
+        """Turn a text into token ids [T], T being the same for all texts, and whether it was cut."""
+        length = self.tokenizer.context_length
+        tokens = self.tokenizer(item)[0]
+        # Room for one token more changes what was there only if the text was cut: its end moves. CLIPS ends with a
+        # class token whatever the text.
+        end = length - 1 if getattr(self.tokenizer, "tokenizer_mode", "") == "clips" else length
+        roomy = self.tokenizer(item, context_length=length + 1)[0]
+        return {"tokens": tokens, "truncated": torch.tensor(not torch.equal(roomy[:end], tokens[:end]))}
+
+    def tally(self, inputs: Inputs) -> Mapping[str, int]:
+        return {"truncated": int(inputs["truncated"].sum())}
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        features: Tensor = self.tower.encode_text(inputs["tokens"], normalize=False)
+        return features
+
+    def train(self, mode: bool = True) -> Self:
+        """Keep a frozen tower in eval mode."""
+        return super().train(mode and not self.frozen)

