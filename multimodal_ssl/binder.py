@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, final
 
@@ -47,6 +48,9 @@ class Binder(nn.Module):
         recipe: str = "",
     ) -> None:
         super().__init__()
+        for name in encoders:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or hasattr(nn.ModuleDict, name):
+                raise InputError(f"{name!r} can't be the name of items: use letters, digits and _, and not {name!r}")
         self.encoders = nn.ModuleDict(encoders)
         self.modalities = dict(modalities)
         self.dim, self.recipe = dim, recipe

@@ -97,12 +97,18 @@ class Config(Strict):
 
     run: Path
     seed: int = 0
-    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    sources: tuple[SourceConfig, ...]
     evaluation: tuple[SourceConfig, ...] = ()
     encoders: dict[str, PluginConfig]
     objective: PluginConfig = PluginConfig(name="info-nce")
     binder: BinderConfig = Field(default_factory=BinderConfig)
     train: TrainConfig
+
+    @model_validator(mode="after")
+    def _has_sources(self) -> Config:
+        if not self.sources:  # min_length would be told beside every error in the only source
+            raise ValueError("sources: give at least one")
+        return self
 
 
 def parse_config(values: Mapping[str, Any], origin: str = "config") -> Config:
@@ -119,7 +125,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"can't read the config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no mapping; a config begins with keys such as `sources:` and `encoders:`")
@@ -129,8 +135,17 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """Return the config as YAML with every default written out."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """Return the config as YAML with every default written out; reading it gives the same config."""
+    return yaml.safe_dump(_plain(config.model_dump()), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    """Return what YAML has types for; the options of plugins stay as they were read."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -141,7 +156,10 @@ def _override(values: dict[str, Any], override: str) -> None:
     place: Any = values
     for part in parents:
         place = place.setdefault(part, {}) if isinstance(place, dict) else _item(place, part, dotted)
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{override!r}: the value is not YAML: {' '.join(str(error).split())}") from error
     if isinstance(place, dict):
         place[last] = value
     else:
@@ -152,7 +170,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 def _item(place: Any, part: str, dotted: str) -> Any:
     if not isinstance(place, list):
         raise InputError(f"{dotted}: {part!r} is below a plain value")
-    if not part.isdigit() or int(part) >= len(place):
+    if not part.isdecimal() or int(part) >= len(place):
         raise InputError(f"{dotted}: {part!r} is no position in a list of {len(place)}")
     return place[int(part)]
 

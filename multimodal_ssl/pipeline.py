@@ -236,7 +236,7 @@ def _claim(config: Config, *, resume: bool) -> None:
             raise InputError(
                 f"{run} holds a run already: --resume goes on with it, run=OTHER trains into another folder"
             )
-        before, now = (dict(_flat(one.model_dump(mode="json"))) for one in (load_config(path), config))
+        before, now = (dict(_flat(yaml.safe_load(dump_config(one)))) for one in (load_config(path), config))
         changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
         changed = [key for key in changed if key != "run" and key.removeprefix("train.") not in FREE_ON_RESUME]
         if changed:

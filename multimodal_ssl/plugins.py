@@ -8,16 +8,15 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, get_type_hints
 
 import pluggy
+from typing_extensions import TypedDict  # pydantic takes the standard library's from Python 3.12 on
 
 from multimodal_ssl import hookspecs
 from multimodal_ssl.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    import pydantic
-
     from multimodal_ssl.types import Modality
 
 ENTRY_POINT_GROUP = "multimodal_ssl"
@@ -49,8 +48,8 @@ class Catalog:
         for name, load in plugins:
             try:
                 self._add(manager, name, load())
-            except Exception as error:  # noqa: BLE001 - a stranger's plugin may fail in any way, and alone
-                self.broken[name] = f"{type(error).__name__}: {error}"
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's plugin may fail in any way, and alone
+                self.broken[name] = " ".join(f"{type(error).__name__}: {error}".split())
 
     @classmethod
     def discover(cls) -> Catalog:
@@ -106,21 +105,23 @@ class Catalog:
 
     def complete(self, kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return all options of a factory, the given ones checked and converted, the others by default."""
-        import pydantic
-
         factory = self.get(kind, name).factory
         known = options_of(factory)
         for option in options:
             if option not in known:
                 raise InputError(f"{name!r} has no option {option!r}: {nearest(option, known)}")
+        if not known:
+            return {}
+        import pydantic
+
         try:
-            checked = _options_model(factory)(**options)
+            checked = pydantic.TypeAdapter(_options_type(factory)).validate_python(dict(options))
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
             raise InputError(f"{name!r}, option {where}: {first['msg']}{given}") from error
-        return {option: getattr(checked, option) for option in known}
+        return {option: checked.get(option, parameter.default) for option, parameter in known.items()}
 
     @functools.cache  # noqa: B019 - one catalog lives as long as the program
     def modality(self, name: str) -> Modality:
@@ -134,17 +135,15 @@ def options_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {name: one for name, one in parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def _options_model(factory: Callable[..., Any]) -> type[pydantic.BaseModel]:
-    """Return a model of the options alone: the other annotations may name what is imported for type checkers only."""
-    import pydantic
-
+def _options_type(factory: Callable[..., Any]) -> Any:
+    """Return the options alone as a TypedDict: other annotations may name what only type checkers import."""
     options = options_of(factory)
     holder = type("Options", (), {"__annotations__": {name: one.annotation for name, one in options.items()}})
-    hints = get_type_hints(holder, globalns=vars(sys.modules[factory.__module__]))
-    fields: dict[str, Any] = {
-        name: (hints[name], ... if one.default is inspect.Parameter.empty else one.default)
+    hints = get_type_hints(holder, globalns=vars(sys.modules[factory.__module__]), include_extras=True)
+    fields = {
+        name: hints[name] if one.default is inspect.Parameter.empty else NotRequired[hints[name]]
         for name, one in options.items()
     }
-    return pydantic.create_model(
-        "Options", __config__=pydantic.ConfigDict(arbitrary_types_allowed=True, protected_namespaces=()), **fields
-    )
+    made = TypedDict("Options", fields)  # type: ignore[misc]  # its fields are known only now
+    made.__pydantic_config__ = {"arbitrary_types_allowed": True}  # type: ignore[attr-defined]  # pydantic's way in
+    return made

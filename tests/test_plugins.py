@@ -241,6 +241,12 @@ def test_options_reach_the_factory_beside_what_the_core_gives() -> None:
     assert made == ("core", 0.5, 3, "exact", None, None)
 
 
+def test_the_options_of_a_factory_are_completed_with_its_defaults() -> None:
+    catalog = Catalog.of(plugin=Offering("thing", factory=settings))
+    completed = catalog.complete("encoders", "thing", {"rate": "5e-4", "path": "a"})
+    assert completed == {"rate": 5e-4, "size": 3, "mode": "fast", "path": Path("a"), "columns": None}
+
+
 def test_options_are_the_keyword_only_parameters() -> None:
     assert list(options_of(settings)) == ["rate", "size", "mode", "path", "columns"]
     assert "no option 'given'" in refusal(lambda: make(settings, "core", rate=1.0, given="x"))

@@ -37,10 +37,10 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor, same: Tensor, weight: Tensor) 
     positive = same.to(logits.dtype)
     rows, columns = logits.log_softmax(1), logits.log_softmax(0)
     share = positive / positive.sum(1)  # symmetric, since `same` is an equivalence
-    loss = -((rows + columns) * share).sum(1) / 2
+    loss = -((rows * share).sum(1) + (columns * share).sum(0)) / 2
     with torch.no_grad():
-        agreement = (rows.exp() * positive).sum(1) / 2 + (columns.exp() * positive).sum(0) / 2
-    return Alignment(weighted_mean(loss, weight), agreement)
+        agreement = ((rows.exp() * positive).sum(1) + (columns.exp() * positive).sum(0)) / 2
+    return Alignment(weighted_mean(loss, weight), agreement.clamp(max=1))
 
 
 def siglip(a: Tensor, b: Tensor, scale: Tensor, bias: Tensor, same: Tensor, weight: Tensor) -> Alignment:
@@ -61,7 +61,7 @@ def triplet(
     """Return the triplet loss on squared distances, anchors from both sides (FaceNet, Schroff et al. 2015, eq. 3).
 
     batch-all: mean over the triplets with a loss above 0; batch-hard: the farthest positive and the nearest negative
-    (Hermans et al. 2017, eq. 8 and 5). semi-hard: for each positive the nearest negative beyond it, or the farthest
+    (both Hermans et al. 2017, section 2). semi-hard: for each positive the nearest negative beyond it, or the farthest
     negative where there is none beyond. Agreement is the share of negatives that are farther than the partner.
     """
     distance = 2 - 2 * a @ b.T  # |a - b|^2 of unit vectors
@@ -69,7 +69,8 @@ def triplet(
     with torch.no_grad():
         partner, negative = distance.diagonal(), (~same).to(distance.dtype)
         farther = ((distance > partner[:, None]) * negative).sum(1) + ((distance > partner) * negative).sum(0)
-        agreement = farther / (2 * negative.sum(1)).clamp(min=1)
+        negatives = 2 * negative.sum(1)
+        agreement = torch.where(negatives > 0, farther / negatives.clamp(min=1), 1.0)
     return Alignment(loss, agreement)
 
 
@@ -92,6 +93,12 @@ def _triplet(distance: Tensor, margin: float, mining: Mining, same: Tensor, weig
     chosen = torch.where(beyond.any(1), nearest_beyond, farthest)
     chosen = torch.where(is_negative.any(1), chosen, math.inf)  # a batch of one group asks for nothing
     return weighted_mean(F.relu(positive.squeeze(1) - chosen + margin), weight[anchor])
+
+
+def bounded_scale(log_scale: Tensor) -> Tensor:
+    """Return the scale, at most MAX_SCALE, with the gradient of the unbounded one: it can learn to come down again."""
+    scale = log_scale.exp()
+    return scale + (scale.clamp(max=MAX_SCALE) - scale).detach()
 
 
 class Pairwise(Objective):
@@ -128,7 +135,7 @@ class InfoNCE(Pairwise):
         self.log_scale = self.per_pair(-math.log(temperature)).requires_grad_(learn_temperature)
 
     def align(self, pair: str, a: Tensor, b: Tensor, same: Tensor, weight: Tensor) -> Alignment:
-        return info_nce(a, b, self.log_scale[pair].exp().clamp(max=MAX_SCALE), same, weight)
+        return info_nce(a, b, bounded_scale(self.log_scale[pair]), same, weight)
 
 
 class SigLIP(Pairwise):
@@ -140,7 +147,7 @@ class SigLIP(Pairwise):
         self.bias = self.per_pair(bias)  # starts low because most pairs are negatives (SigLIP, section 3.2)
 
     def align(self, pair: str, a: Tensor, b: Tensor, same: Tensor, weight: Tensor) -> Alignment:
-        return siglip(a, b, self.log_scale[pair].exp().clamp(max=MAX_SCALE), self.bias[pair], same, weight)
+        return siglip(a, b, bounded_scale(self.log_scale[pair]), self.bias[pair], same, weight)
 
 
 class Triplet(Pairwise):
