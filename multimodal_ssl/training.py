@@ -63,6 +63,8 @@ def train(
     feed = Feed(supplies, encoders, learner.binder.modalities, seed=seed)
     tickets = training_tickets(supplies, batch=config.batch, seed=seed, start=start, stop=total, rank=rank, world=world)
     log = RunLog(run_dir, start, enabled=accelerator.is_main_process)
+    for supply in supplies:
+        log.unreadable(supply.source.skipped)
     bad_share = 0.0
 
     model.train()

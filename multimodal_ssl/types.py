@@ -66,9 +66,11 @@ class PairingSource(ABC):
 
     Attributes:
         modalities: name in ``Sample.items`` -> registered modality, e.g. ``{"outline": "series"}``.
+        skipped: what could not even be made a sample, such as a broken line: where, and why.
     """
 
     modalities: Mapping[str, str]
+    skipped: Sequence[tuple[str, str]] = ()
 
     @abstractmethod
     def __iter__(self) -> Iterator[Sample]:

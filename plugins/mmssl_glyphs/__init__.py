@@ -26,8 +26,8 @@ def glyphs(
     return Glyphs(split=split, fonts_per_character=fonts_per_character, limit=limit, seed=seed)
 
 
-def quickstart() -> click.Command:
-    """The command `mmssl quickstart`."""
+def quickstart_command() -> click.Command:
+    """From nothing to cross-modal search, on glyphs."""
     from mmssl_glyphs.quickstart import quickstart
 
     return quickstart
@@ -35,7 +35,7 @@ def quickstart() -> click.Command:
 
 @hookimpl
 def register_commands(register: Register) -> None:
-    register("quickstart", quickstart)
+    register("quickstart", quickstart_command)
 
 
 @hookimpl

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from multimodal_ssl.hookspecs import Register
 
 
-def table(
+def open_table(  # not `table`: the import of the module of that name would take its place in this package
     *,
     path: Path,
     columns: dict[str, str | dict[str, Any]],
@@ -23,7 +23,23 @@ def table(
     root: Path | None = None,
     limit: int | None = None,
 ) -> PairingSource:
-    """A CSV, TSV, JSONL or Parquet file, one sample a row, one column a modality."""
+    """A CSV, TSV, JSONL or Parquet file (by its suffix), one sample a row.
+
+    A cell is bytes, a number, a list of numbers (nested: [C, T]) or a string. A string is itself for the modality
+    ``text``; for others it is a list if it begins with "[" (JSON), else a path. Cells that are null, NaN, blank or an
+    empty list hold no item. All cells of CSV and TSV are strings.
+
+    Args:
+        columns: name of the items -> column; or {column, modality, path}, where modality is the name of the items if
+            not given, and path says whether strings are paths; or {columns, modality}, where the columns become the
+            channels of one float32 array [C, T], nulls being NaN.
+        key: column of unique keys; the number of the row, from 0, if not given.
+        group: column of groups.
+        weight: column of weights in (0, 1].
+        where: column -> the value, or the list of values, that a row must have to be used.
+        root: folder that paths start from; the file's own if not given.
+        limit: use only the first so many of these rows.
+    """
     from mmssl_sources.table import Table
 
     return Table(path=path, columns=columns, key=key, group=group, weight=weight, where=where, root=root, limit=limit)
@@ -31,4 +47,4 @@ def table(
 
 @hookimpl
 def register_pairing_sources(register: Register) -> None:
-    register("table", table)
+    register("table", open_table)

@@ -1,0 +1,182 @@
+"""The pairing source ``table``: one sample a row of a CSV, TSV, JSONL or Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmssl_sources import formats
+from mmssl_sources.cells import Cells
+from multimodal_ssl import InputError, MapSource, Sample, UnreadableError
+
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+
+
+class Table(MapSource):
+    """A file whose rows are samples and whose cells are items or say where they lie.
+
+    Nothing is decoded here: the engine does it in a worker. Cells that are null, NaN, blank or an empty list hold no
+    item. The options are those of the factory.
+
+    Attributes:
+        skipped: rows that can't be parsed: where in the file, and why.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        columns: Mapping[str, str | Mapping[str, Any]],
+        key: str | None,
+        group: str | None,
+        weight: str | None,
+        where: Mapping[str, Any] | None,
+        root: Path | None,
+        limit: int | None,
+    ) -> None:
+        if not columns:
+            raise InputError("columns is empty: say which column holds what, e.g. {image: file, text: caption}")
+        self._cells = {name: Cells.parse(name, given) for name, given in columns.items()}
+        self.modalities = {name: cells.modality for name, cells in self._cells.items()}
+        names = [column for cells in self._cells.values() for column in cells.columns]
+        names += [name for name in (key, group, weight) if name is not None]
+        rows, numbers, self.skipped = _read_rows(path, names, where or {}, limit)
+        self._root = path.parent if root is None else root
+        self._keys = numbers.cast(pa.string()) if key is None else _read_keys(rows, key, path, numbers)
+        self._groups = None if group is None else _cast_to_text(rows, group, path).fill_null("")
+        self._weights = None if weight is None else _read_weights(rows, weight, path, self._keys)
+        self._columns = {name: _take_columns(rows, cells, path) for name, cells in self._cells.items()}
+        self._present = np.column_stack(  # [N, M], M being the number of names
+            [
+                np.any([cells.find(column) for column in self._columns[name]], axis=0)
+                for name, cells in self._cells.items()
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: int) -> Sample:
+        key = self._keys[index].as_py()
+        present = self.present(index)
+        if not present:
+            raise UnreadableError(key, f"the row has no {' and no '.join(self.modalities)}")
+        return Sample(
+            key,
+            {name: self._read(name, index, key) for name in present},
+            group="" if self._groups is None else self._groups[index].as_py(),
+            weight=1.0 if self._weights is None else self._weights[index].item(),
+        )
+
+    def present(self, index: int) -> Collection[str]:
+        return tuple(compress(self.modalities, self._present[index].tolist()))
+
+    def _read(self, name: str, index: int, key: str) -> Any:
+        try:
+            return self._cells[name].read([column[index] for column in self._columns[name]], self._root)
+        except ValueError as error:
+            raise UnreadableError(key, f"{name}: {error}") from error
+
+
+def _read_rows(
+    path: Path, names: Sequence[str], where: Mapping[str, Any], limit: int | None
+) -> tuple[pa.Table, pa.Array, list[tuple[str, str]]]:
+    """Return the rows that pass where, at most limit, the numbers of these rows (from 0), and what was skipped."""
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}: it must be at least 1")
+    names = list(dict.fromkeys(names))
+    tables, numbers, skipped = [], [], []
+    seen = kept = 0
+    first: list[dict[str, Any]] = []
+    with closing(formats.read(path, list(dict.fromkeys([*names, *where])))) as blocks:
+        for rows, broken in blocks:
+            mask = _match(rows, where, path)
+            if limit is not None:
+                mask &= np.cumsum(mask) <= limit - kept
+            # Filtered at once, and so copied: what is left out must not stay in memory, nor be pickled for workers.
+            tables.append(rows.select(names) if mask.all() else rows.select(names).filter(pa.array(mask)))
+            numbers.append(seen + np.flatnonzero(mask))
+            skipped += broken
+            first = first or rows.select(list(where)).slice(0, 1).to_pylist()
+            seen += len(rows)
+            kept += len(tables[-1])
+            if kept == limit:
+                break
+    if not kept:
+        asked = f"; where asks for {dict(where)}, the first row has {first[0]}" if where and first else ""
+        wrong = f"; {len(skipped)} can't be parsed, e.g. {': '.join(skipped[0])}" if skipped else ""
+        raise InputError(f"{path}: no row is left of {seen}{asked}{wrong}")
+    table = formats.join(tables)
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        if pa.types.is_null(kind):
+            raise InputError(f"{path}: no row has anything in column {name!r}")
+    return table, pa.array(np.concatenate(numbers)), skipped
+
+
+def _match(block: pa.Table, where: Mapping[str, Any], path: Path) -> np.ndarray:
+    """Return which rows have the values that are asked for, [N] (bool)."""
+    mask = np.ones(len(block), bool)
+    for name, given in where.items():
+        kind = block[name].type
+        values = given if isinstance(given, list) else [given]
+        if pa.types.is_null(kind):  # a block of JSONL without any value
+            mask &= None in values
+            continue
+        try:
+            wanted = pa.array([pa.scalar(value).cast(kind).as_py() for value in values], kind)
+            mask &= pc.is_in(block[name], value_set=wanted).to_numpy()
+        except (pa.ArrowException, OverflowError) as error:
+            raise InputError(f"where.{name} is {given!r}, but the column of {path} holds {kind}") from error
+    return mask
+
+
+def _read_keys(rows: pa.Table, name: str, path: Path, numbers: pa.Array) -> pa.ChunkedArray:
+    keys = _cast_to_text(rows, name, path)
+    empty = pc.indices_nonzero(pc.equal(keys.fill_null(""), ""))
+    if len(empty):
+        number = numbers[empty[0].as_py()]
+        raise InputError(f"{path}: rows without a key in {name!r}: {len(empty)}, e.g. row {number} (from 0)")
+    if pc.count_distinct(keys).as_py() < len(keys):
+        counts = pc.value_counts(keys)
+        repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+        some = ", ".join(map(repr, repeated[:5].to_pylist()))
+        raise InputError(f"{path}: keys that {name!r} gives to more than one row: {len(repeated)}, e.g. {some}")
+    return keys
+
+
+def _cast_to_text(rows: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
+    try:
+        return rows[name].cast(pa.string())
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: {name!r} holds {rows[name].type}, which is no text") from error
+
+
+def _read_weights(rows: pa.Table, name: str, path: Path, keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    texts = pc.utf8_trim_whitespace(_cast_to_text(rows, name, path))
+    numeric = pc.if_else(pc.match_substring_regex(texts, _NUMBER), texts, pa.scalar(None, pa.string()))
+    weights: np.ndarray = numeric.cast(pa.float64()).fill_null(np.nan).to_numpy()
+    wrong = np.flatnonzero(~((weights > 0) & (weights <= 1)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(
+            f"{path}: the weight ({name!r}) of row {keys[row].as_py()!r} is {rows[name][row].as_py()!r}, "
+            f"not in (0, 1] ({len(wrong)} such rows of {len(rows)})"
+        )
+    return weights
+
+
+def _take_columns(rows: pa.Table, cells: Cells, path: Path) -> list[pa.ChunkedArray]:
+    taken = []
+    for name in cells.columns:
+        try:
+            taken.append(cells.check(rows[name]))
+        except ValueError as error:
+            raise InputError(f"{path}: column {name!r} can't be {cells.name!r}: {error}") from error
+    return taken
