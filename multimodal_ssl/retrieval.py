@@ -38,7 +38,7 @@ def contact_sheet(path: Path, rows: Sequence[tuple[Preview | str, Sequence[Hit]]
         _tile(sheet, MARGIN, top, Preview(text=query) if isinstance(query, str) else query, "")
         for column, hit in enumerate(hits, 1):
             left = MARGIN + column * (TILE + MARGIN)
-            _tile(sheet, left, top, hit.preview, f"{hit.score:.2f}  {hit.key}")
+            _tile(sheet, left, top, hit.preview, f"{hit.score:.2f}\n{hit.key}")
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
 
@@ -54,6 +54,5 @@ def _tile(sheet: Image.Image, left: int, top: int, preview: Preview, caption: st
         sheet.paste(picture, (left + (TILE - size[0]) // 2, top + (TILE - size[1]) // 2))
     elif preview.text:
         draw.multiline_text((left, top + 4), textwrap.fill(preview.text, 18, max_lines=8), fill="black", font=font)
-    draw.multiline_text(
-        (left, top + TILE + 2), textwrap.fill(caption, 19, max_lines=3, placeholder="…"), fill="#555", font=font
-    )
+    lines = [line for part in caption.split("\n") for line in textwrap.wrap(part, 18, break_on_hyphens=False)]
+    draw.multiline_text((left, top + TILE + 2), "\n".join(lines[:3]), fill="#555", font=font)

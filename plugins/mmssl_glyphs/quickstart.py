@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-QUERIES = ("rightwards arrow with hook", "black chess queen", "greek small letter omega with tonos")
+QUERIES = ("leftwards arrow with hook", "playing card jack of spades", "circled latin capital letter r")
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,23 +16,27 @@ from multimodal_ssl import Encoder, Inputs
 class ConvEncoder(Encoder):
     """Residual network (He et al. 2016) of three stages of width, 2 x width and 4 x width channels.
 
+    The stem takes every stem-th pixel, the first stage begins at a quarter of the size.
+
     GroupNorm (Wu and He 2018) in place of BatchNorm: features do not depend on the rest of the batch, and one process
     and two agree.
     """
 
     modality = "image"
 
-    def __init__(self, *, size: int, channels: int, width: int, depth: int, augment: bool, flip: bool) -> None:
+    def __init__(
+        self, *, size: int, channels: int, stem: Literal[2, 4], width: int, depth: int, augment: bool, flip: bool
+    ) -> None:
         super().__init__()
         self.width = 4 * width
         self.pixels = Pixels(size, channels, augment, flip)
         layers: list[nn.Module] = [
-            nn.Conv2d(channels, width, 5, stride=2, padding=2),
+            nn.Conv2d(channels, width, 2 * stem + 1, stem, stem),
             nn.GroupNorm(8, width),
             nn.ReLU(),
         ]
         before = width
-        for stage, stride in ((width, 2), (2 * width, 2), (4 * width, 2)):
+        for stage, stride in ((width, 4 // stem), (2 * width, 2), (4 * width, 2)):
             layers += [Block(before if not i else stage, stage, stride if not i else 1) for i in range(depth)]
             before = stage
         self.layers = nn.Sequential(*layers)

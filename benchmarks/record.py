@@ -1,0 +1,87 @@
+"""Train a config with several seeds and record figures, time and memory in results/NAME.json.
+
+python benchmarks/record.py quickstart --seeds 0 1 2
+python benchmarks/record.py icons --data DATA
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def record(name: str, seed: int, data: Path | None, overrides: list[str], folder: Path) -> dict[str, Any]:
+    """Return the figures of one training run in a process of its own."""
+    run = folder / f"{name}-{seed}"
+    config = ROOT / "configs" / f"{name}.yaml"
+    mmssl = [sys.executable, "-m", "multimodal_ssl"]
+    settings = [f"run={run}", f"seed={seed}", *overrides]
+    began = time.perf_counter()
+    if name == "quickstart":
+        subprocess.run([*mmssl, "quickstart", *settings], check=True)
+    else:
+        subprocess.run([*mmssl, "fit", config, *data_paths(config, data), *settings], check=True)
+    wall = time.perf_counter() - began
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+    subprocess.run([*mmssl, "bench", run, "--json", run / "figures.json"], check=True, stdout=subprocess.DEVNULL)
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    starts = [0, *(one["step"] for one in steps)]
+    training = sum(one["seconds"] * (one["step"] - start) for one, start in zip(steps, starts, strict=False))
+    figures = json.loads((run / "figures.json").read_text())
+    figures["provenance"]["config"]["run"] = f"runs/{name}"
+    return {
+        "seed": seed,
+        "commit": subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip(),
+        "seconds": {"whole command": round(wall, 1), "training": round(training, 1)},
+        "peak_memory_gb": round(memory, 2),
+        **figures,
+    }
+
+
+def data_paths(config: Path, data: Path | None) -> list[str]:
+    """Return overrides that put the folder in place of `data/` in the paths of a config."""
+    values = yaml.safe_load(config.read_text())
+    if data is None:
+        return []
+    return [
+        f"{part}.{i}.path={data / Path(source['path']).relative_to('data')}"
+        for part in ("sources", "evaluation")
+        for i, source in enumerate(values[part])
+        if "path" in source
+    ]
+
+
+def main() -> None:
+    """Record the named config."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="quickstart, or the name of a file in configs/")
+    parser.add_argument("overrides", nargs="*", help="KEY=VALUE")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--data", type=Path, help="folder that holds icons/, omniglot/, ...")
+    arguments = parser.parse_intermixed_args()
+    data = arguments.data.resolve() if arguments.data else None
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [record(arguments.name, seed, data, arguments.overrides, Path(folder)) for seed in arguments.seeds]
+    for run in runs:  # where the data lies on this machine is nobody's business
+        for part in ("sources", "evaluation"):
+            for source in run["provenance"]["config"][part]:
+                if "path" in source and data:
+                    source["path"] = f"data/{Path(source['path']).relative_to(data)}"
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{arguments.name}.json").write_text(json.dumps(runs, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
