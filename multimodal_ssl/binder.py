@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, final
@@ -76,10 +77,10 @@ class Binder(nn.Module):
         device = next(self.parameters()).device
         was_training = self.training
         self.eval()
-        prepared = [encoder.prepare(modality.load(item)) for item in items]
         vectors = [np.empty((0, self.dim), np.float32)]
-        for start in range(0, len(prepared), batch_size):
-            inputs = encoder.collate(prepared[start : start + batch_size])
+        rest = iter(items)
+        while part := list(itertools.islice(rest, batch_size)):
+            inputs = encoder.collate([encoder.prepare(modality.load(item)) for item in part])
             vectors.append(self({name: to_device(inputs, device)})[name].cpu().numpy())
         self.train(was_training)
         return np.concatenate(vectors)

@@ -61,6 +61,6 @@ def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Op
         if kind == "optimizer":
             slot, _, name = rest.partition(".")
             parameter = parameters[name]
-            # Adam keeps its step on the CPU and its moments beside the parameter.
-            optimizer.state[parameter][slot] = value if value.ndim == 0 else value.to(parameter.device)
+            # Adam's moments have the device and the memory format of their parameter.
+            optimizer.state[parameter][slot] = value if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
     return int(found[-1].stem.removeprefix("step-"))

@@ -58,11 +58,13 @@ class Batch:
     """Collated samples of one supply with one set of items.
 
     Attributes:
+        supply: position of the supply.
         inputs: name -> what its encoder takes; empty if no sample could be read.
         unreadable: key and reason of the samples that could not be read.
         previews: name -> what a person sees of each sample; only if asked for.
     """
 
+    supply: int
     keys: list[str]
     groups: list[str]
     weight: Tensor
@@ -102,7 +104,8 @@ class Feed(Dataset[Batch]):
         self.seed, self.previews = seed, previews
 
     def __getitem__(self, ticket: Ticket) -> Batch:
-        batch = Batch([], [], torch.empty(0), {}, [], {name: [] for name in ticket.names if self.previews})
+        previews: dict[str, list[Preview]] = {name: [] for name in ticket.names if self.previews}
+        batch = Batch(ticket.supply, [], [], torch.empty(0), {}, [], previews)
         prepared: dict[str, list[Inputs]] = {name: [] for name in ticket.names}
         weights: list[float] = []
         for slot, row in zip(ticket.slots, ticket.rows, strict=True):
@@ -111,7 +114,8 @@ class Feed(Dataset[Batch]):
                 sample = self._read(ticket.supply, row)
                 key = sample.key
                 items = {name: self.modalities[name].load(sample.items[name]) for name in ticket.names}
-                ready = {name: self._prepare(name, item, ticket.step, slot) for name, item in items.items()}
+                rng = None if self.seed is None else np.random.default_rng((self.seed, ticket.step, slot))
+                ready = {name: self.encoders[name].prepare(item, rng) for name, item in items.items()}
                 seen = {name: self.modalities[name].preview(item) for name, item in items.items() if self.previews}
             except UnreadableError as error:
                 batch.unreadable.append((error.key, error.reason))
@@ -124,8 +128,8 @@ class Feed(Dataset[Batch]):
             weights.append(sample.weight)
             for name in ticket.names:
                 prepared[name].append(ready[name])
-                if self.previews:
-                    batch.previews[name].append(seen[name])
+            for name, preview in seen.items():
+                previews[name].append(preview)
         if batch.keys:
             batch.inputs = {name: self.encoders[name].collate(items) for name, items in prepared.items()}
         batch.weight = torch.tensor(weights, dtype=torch.float32)
@@ -137,10 +141,6 @@ class Feed(Dataset[Batch]):
             return row
         assert isinstance(source, MapSource)
         return source[row]
-
-    def _prepare(self, name: str, item: Any, step: int, slot: int) -> Inputs:
-        rng = None if self.seed is None else np.random.default_rng((self.seed, step, slot))
-        return self.encoders[name].prepare(item, rng)
 
 
 class MapOrder:
@@ -214,30 +214,39 @@ def _shuffled(source: PairingSource, rng: np.random.Generator) -> Iterator[Sampl
     yield from (held[i] for i in rng.permutation(len(held)))
 
 
-def training_tickets(
-    supplies: Sequence[Supply], *, batch: int, seed: int, start: int, stop: int, rank: int = 0, world: int = 1
-) -> Iterator[Ticket]:
-    """Yield the tickets of the steps from start to stop, each process its part of each batch.
+class Plan:
+    """What every step of training reads: a function of the seed and the step.
 
-    Supplies take turns by their shares: at each step the one that is furthest behind.
+    Supplies take turns by their shares: at each step the one that is furthest behind. Raises InputError if a supply
+    can't fill a batch.
     """
-    orders: list[Any] = [
-        MapOrder(one.source, one.names, batch=batch, seed=(seed, position))
-        if isinstance(one.source, MapSource)
-        else _stream(one.source, one.names, batch=batch, seed=(seed, position))
-        for position, one in enumerate(supplies)
-    ]
-    shares = np.array([one.share for one in supplies]) / sum(one.share for one in supplies)
-    drawn = np.zeros(len(supplies), np.int64)
-    for step in range(stop):
-        turn = int(np.argmax(shares * (step + 1) - drawn))
-        if isinstance(orders[turn], MapOrder):
-            names, rows = orders[turn][int(drawn[turn])] if step >= start else ((), ())
-        else:
-            names, rows = next(orders[turn])
-        drawn[turn] += 1
-        if step >= start:
-            yield Ticket(step, turn, names, rows[rank::world], range(rank, len(rows), world))
+
+    def __init__(self, supplies: Sequence[Supply], *, batch: int, seed: int) -> None:
+        self.supplies, self.batch, self.seed = supplies, batch, seed
+        self._orders = {
+            position: MapOrder(one.source, one.names, batch=batch, seed=(seed, position))
+            for position, one in enumerate(supplies)
+            if isinstance(one.source, MapSource)
+        }
+        self._shares = np.array([one.share for one in supplies]) / sum(one.share for one in supplies)
+
+    def tickets(self, *, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Ticket]:
+        """Yield the tickets of the steps from start to stop, each process its part of each batch."""
+        streams = {
+            position: _stream(one.source, one.names, batch=self.batch, seed=(self.seed, position))
+            for position, one in enumerate(self.supplies)
+            if position not in self._orders
+        }
+        drawn = np.zeros(len(self.supplies), np.int64)
+        for step in range(stop):
+            turn = int(np.argmax(self._shares * (step + 1) - drawn))
+            if turn in streams:
+                names, rows = next(streams[turn])  # a stream can't be entered in the middle
+            elif step >= start:
+                names, rows = self._orders[turn][int(drawn[turn])]
+            drawn[turn] += 1
+            if step >= start:
+                yield Ticket(step, turn, names, rows[rank::world], range(rank, len(rows), world))
 
 
 def ordered_tickets(supplies: Sequence[Supply], *, batch: int) -> Iterator[Ticket]:

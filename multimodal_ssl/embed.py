@@ -14,7 +14,7 @@ from rich.progress import Progress
 from multimodal_ssl.binder import Binder, to_device
 from multimodal_ssl.data import Feed, Supply, batches, ordered_tickets
 from multimodal_ssl.errors import InputError
-from multimodal_ssl.types import Preview
+from multimodal_ssl.types import MapSource, Preview
 
 
 @dataclass(slots=True)
@@ -48,13 +48,14 @@ def embed(
     unreadable: list[tuple[str, str]] = []
     was_training = binder.training
     binder.eval()
-    tickets = list(ordered_tickets(supplies, batch=batch))
+    lengths = [len(supply.source) if isinstance(supply.source, MapSource) else None for supply in supplies]
+    total = None if None in lengths else sum(length for length in lengths if length is not None)
     console = Console(stderr=True)
     with torch.inference_mode(), Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("embedding", total=len(tickets))
-        for ticket, one in zip(tickets, batches(feed, iter(tickets), workers=workers), strict=True):
+        task = bar.add_task("embedding", total=total)
+        for one in batches(feed, ordered_tickets(supplies, batch=batch), workers=workers):
             unreadable += one.unreadable
-            prefix = f"{ticket.supply}/" if len(supplies) > 1 else ""
+            prefix = f"{one.supply}/" if len(supplies) > 1 else ""
             if one.keys:
                 views = binder({name: to_device(inputs, device) for name, inputs in one.inputs.items()})
                 for name, view in views.items():
@@ -62,7 +63,7 @@ def embed(
                     found[name].keys += [prefix + key for key in one.keys]
                     found[name].groups += one.groups
                     found[name].previews += one.previews.get(name, [])
-            bar.advance(task)
+            bar.advance(task, len(one.keys) + len(one.unreadable))
     binder.train(was_training)
     for name, parts in vectors.items():
         if not parts:

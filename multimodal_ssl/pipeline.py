@@ -18,7 +18,7 @@ import multimodal_ssl
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors, save_tensors
 from multimodal_ssl.config import Config, SourceConfig, dump_config, load_config
-from multimodal_ssl.data import Supply, group_ids, raw_items
+from multimodal_ssl.data import Plan, Supply, group_ids, raw_items
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.index import Index, Kind
@@ -39,9 +39,10 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     process = PartialState()
     catalog = catalog or Catalog.discover()
     supplies = open_supplies(config.sources, catalog)
+    pairs = trained_pairs(supplies)
+    plan = Plan(supplies, batch=config.train.batch, seed=config.seed)
     torch.manual_seed(config.seed)
     binder = build_binder(config, supplies, catalog)
-    pairs = trained_pairs(supplies)
     objective = catalog.create("objectives", config.objective.name, pairs, options=config.objective.options)
     open_supplies(config.evaluation, catalog)  # a mistake there is better told now than after training
     if process.is_main_process:
@@ -49,7 +50,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     process.wait_for_everyone()
     for name in binder.encoders:
         binder.encoder(name).adapt(raw_items(supplies, [name], binder.modalities[name], ADAPT_ITEMS))
-    train(Learner(binder, objective), supplies, config.train, seed=config.seed, run_dir=config.run, resume=resume)
+    train(Learner(binder, objective), plan, config.train, run_dir=config.run, resume=resume)
     if process.is_main_process:
         _save(config.run, binder)
     process.wait_for_everyone()

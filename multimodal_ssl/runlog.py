@@ -29,9 +29,12 @@ class RunLog:
         self.metrics_path = run_dir / "metrics.jsonl"
         self.unreadable_path = run_dir / "unreadable.jsonl"
         if enabled:
-            lines = self.metrics_path.read_text().splitlines() if start and self.metrics_path.exists() else []
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
-            self.metrics_path.write_text("".join(f"{line}\n" for line in kept))
+            kept = [one for one in _read_lines(self.metrics_path) if one["step"] <= start]
+            self.metrics_path.write_text("".join(json.dumps(one) + "\n" for one in kept))
+            self.counts.update({name: n for name, n in (kept or [{}])[-1].items() if "/" in name})
+            if not start:
+                self.unreadable_path.unlink(missing_ok=True)
+            self.known.update(one["key"] for one in _read_lines(self.unreadable_path))
             self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start or None)
 
     def add(self, **values: float) -> None:
@@ -40,10 +43,10 @@ class RunLog:
         for name, value in values.items():
             self.sums[name] += value
 
-    def count(self, counts: Mapping[str, int]) -> None:
-        """Add to counts that run over the whole of training."""
-        for name, value in counts.items():
-            self.counts[name] += value
+    def count(self, name: str, counts: Mapping[str, int]) -> None:
+        """Add what an encoder counted to the counts of all of training."""
+        for what, value in counts.items():
+            self.counts[f"{name}/{what}"] += value
 
     def mean(self, name: str) -> float:
         """Return the mean since the last `write`."""
@@ -77,11 +80,20 @@ class RunLog:
             Console(stderr=True).print(f"[yellow]warning:[/] {advice}")
 
     def close(self) -> None:
-        """Say how many samples could not be read."""
+        """Say what was counted and how many samples could not be read."""
         if self.enabled:
             self.board.close()
+            console = Console(stderr=True)
+            for what, value in self.counts.items():
+                console.print(f"{what}: {value:,} times")
             if self.known:
-                Console(stderr=True).print(f"{len(self.known)} samples could not be read: {self.unreadable_path}")
+                console.print(f"{len(self.known):,} samples could not be read: {self.unreadable_path}")
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a JSONL file; a kill may have left half a line at its end."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 @contextmanager

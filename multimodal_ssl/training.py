@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from multimodal_ssl.binder import Binder, to_device
 from multimodal_ssl.checkpoint import restore_checkpoint, save_checkpoint
 from multimodal_ssl.config import TrainConfig
-from multimodal_ssl.data import Feed, Supply, batches, count_samples, training_tickets
+from multimodal_ssl.data import Feed, Plan, batches, count_samples
 from multimodal_ssl.distributed import gather
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.health import diagnose
 from multimodal_ssl.runlog import RunLog, progress
 from multimodal_ssl.types import Inputs, Objective
+
+MANY = 1000  # samples, before the share of unreadable ones says something
 
 
 class Learner(nn.Module):
@@ -39,9 +41,7 @@ class Learner(nn.Module):
         return loss, agreement[own], spread
 
 
-def train(
-    learner: Learner, supplies: Sequence[Supply], config: TrainConfig, *, seed: int, run_dir: Path, resume: bool
-) -> None:
+def train(learner: Learner, plan: Plan, config: TrainConfig, *, run_dir: Path, resume: bool) -> None:
     """Train in place and leave metrics, unreadable samples and checkpoints in the run folder.
 
     Every step is a function of the seed, the step and the weights before it, so a run that was killed at any moment
@@ -50,42 +50,46 @@ def train(
     if config.threads:
         torch.set_num_threads(config.threads)
     accelerator = Accelerator(
-        mixed_precision=precision(config.precision),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # a batch holds some modalities
     )
-    optimizer = torch.optim.AdamW(parameter_groups(learner, config.weight_decay), betas=(0.9, 0.98))
-    total = config.steps or max(1, round((config.epochs or 0) * count_samples(supplies) / config.batch))
+    optimizer = torch.optim.AdamW(parameter_groups(learner, config.weight_decay), betas=(0.9, 0.98), fused=True)
+    total = config.steps or max(1, round((config.epochs or 0) * count_samples(plan.supplies) / config.batch))
     start = restore_checkpoint(run_dir / "checkpoints", learner, optimizer) if resume else 0
     model, optimizer = accelerator.prepare(learner, optimizer)
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
 
     encoders = {name: learner.binder.encoder(name) for name in learner.binder.encoders}
-    feed = Feed(supplies, encoders, learner.binder.modalities, seed=seed)
-    tickets = training_tickets(supplies, batch=config.batch, seed=seed, start=start, stop=total, rank=rank, world=world)
+    feed = Feed(plan.supplies, encoders, learner.binder.modalities, seed=plan.seed)
+    tickets = plan.tickets(start=start, stop=total, rank=rank, world=world)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config.precision))
     log = RunLog(run_dir, start, enabled=accelerator.is_main_process)
-    for supply in supplies:
-        log.unreadable(supply.source.skipped)
-    bad_share = 0.0
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        for supply in plan.supplies:
+            log.unreadable(supply.source.skipped)
 
+    read = lost = 0
     model.train()
     with progress(total, start, enabled=accelerator.is_main_process) as advance:
         waited = time.perf_counter()
         for step, batch in enumerate(batches(feed, tickets, workers=config.workers), start):
             began = time.perf_counter()
             log.unreadable(batch.unreadable)
-            bad_share += 0.05 * (len(batch.unreadable) / max(1, len(batch.keys) + len(batch.unreadable)) - bad_share)
-            if bad_share > config.max_unreadable:
+            read += len(batch.keys)
+            lost += len(batch.unreadable)
+            if not batch.keys or (lost > config.max_unreadable * (read + lost) and read + lost >= MANY):
                 raise InputError(
-                    f"step {step}: {bad_share:.0%} of the last samples can't be read (train.max_unreadable is "
-                    f"{config.max_unreadable:.0%}); see {log.unreadable_path}, e.g. {batch.unreadable[:1]}"
+                    f"{lost} of {read + lost} samples can't be read, train.max_unreadable is {config.max_unreadable}; "
+                    f"{log.unreadable_path} says which and why"
                 )
-            torch.manual_seed(seed * 1_000_003 + step)  # dropout and kin
+            torch.manual_seed(plan.seed * 1_000_003 + step)  # dropout and kin
             rate = learning_rate(step, total, config)
             for parameters in optimizer.param_groups:
                 parameters["lr"] = rate
 
             inputs = {name: to_device(one, device) for name, one in batch.inputs.items()}
-            loss, agreement, spread = model(inputs, batch.weight.to(device), batch.group.to(device))
+            with autocast:
+                loss, agreement, spread = model(inputs, batch.weight.to(device), batch.group.to(device))
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
@@ -102,13 +106,8 @@ def train(
                 loss=value, agreement=agreement.mean().item(), spread=spread.item(), gradient_norm=float(norm),
                 seconds=ended - waited, waiting=(began - waited) / (ended - waited),
             )  # fmt: skip
-            log.count(
-                {
-                    f"{name}/{what}": n
-                    for name, one in batch.inputs.items()
-                    for what, n in encoders[name].tally(one).items()
-                }
-            )
+            for name, one in batch.inputs.items():
+                log.count(name, encoders[name].tally(one))
             if (step + 1) % config.log_every == 0 or step + 1 == total:
                 means = log.write(step + 1, lr=rate, samples_per_second=config.batch / log.mean("seconds"))
                 if step > total * max(config.warmup, 0.2) and step > 50:
@@ -121,12 +120,11 @@ def train(
     log.close()
 
 
-def precision(name: str) -> str:
-    """Return what Accelerate calls a precision; auto is bf16 where the hardware multiplies it faster."""
-    if name == "auto":
-        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_amx_tile_supported()
-        name = "bf16" if fast else "fp32"
-    return "no" if name == "fp32" else name
+def uses_bf16(precision: str) -> bool:
+    """Tell whether to multiply in bf16; auto does where the hardware is faster at it."""
+    if precision != "auto":
+        return precision == "bf16"
+    return torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_amx_tile_supported()
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:

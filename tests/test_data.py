@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from multimodal_ssl import Encoder, InputError, MapSource, Modality, PairingSource, Preview, Sample, UnreadableError
-from multimodal_ssl.data import Batch, Feed, Supply, batches, group_ids, ordered_tickets, training_tickets
+from multimodal_ssl.data import Batch, Feed, Plan, Supply, batches, group_ids, ordered_tickets
 
 NUMBER = Modality("number", float, float, lambda item: Preview(text=str(item)))
 
@@ -71,7 +71,7 @@ def read(
     supplies = [Supply(one, ("a", "b")) for one in sources]
     encoders = {"a": Jitter(), "b": Jitter()}
     feed = Feed(supplies, encoders, {"a": NUMBER, "b": NUMBER}, seed=seed)
-    tickets = training_tickets(supplies, batch=batch, seed=seed, start=start, stop=stop, rank=rank, world=world)
+    tickets = Plan(supplies, batch=batch, seed=seed).tickets(start=start, stop=stop, rank=rank, world=world)
     return list(batches(feed, tickets, workers=workers))
 
 
@@ -111,13 +111,8 @@ def test_augmentation_differs_between_visits_and_between_samples() -> None:
 
 
 def test_supplies_take_turns_by_their_shares() -> None:
-    counts = Counter(
-        ticket.supply
-        for ticket in training_tickets(
-            [Supply(Numbers(20), ("a", "b"), 3.0), Supply(Numbers(20), ("a", "b"), 1.0)],
-            batch=4, seed=0, start=0, stop=40,
-        )
-    )  # fmt: skip
+    plan = Plan([Supply(Numbers(20), ("a", "b"), 3.0), Supply(Numbers(20), ("a", "b"), 1.0)], batch=4, seed=0)
+    counts = Counter(ticket.supply for ticket in plan.tickets(start=0, stop=40))
     assert counts == {0: 30, 1: 10}
 
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmssl_image.pixels import Pixels
-from multimodal_ssl import Encoder, Inputs
+from multimodal_ssl import Encoder, InputError, Inputs
+
+GROUP = 16  # channels that are normalised together; smaller groups are slow on CPUs
 
 
 class ConvEncoder(Encoder):
@@ -28,11 +30,13 @@ class ConvEncoder(Encoder):
         self, *, size: int, channels: int, stem: Literal[2, 4], width: int, depth: int, augment: bool, flip: bool
     ) -> None:
         super().__init__()
+        if width % GROUP:
+            raise InputError(f"small-conv: width {width} must be a multiple of {GROUP}")
         self.width = 4 * width
         self.pixels = Pixels(size, channels, augment, flip)
         layers: list[nn.Module] = [
             nn.Conv2d(channels, width, 2 * stem + 1, stem, stem),
-            nn.GroupNorm(8, width),
+            _norm(width),
             nn.ReLU(),
         ]
         before = width
@@ -40,6 +44,8 @@ class ConvEncoder(Encoder):
             layers += [Block(before if not i else stage, stage, stride if not i else 1) for i in range(depth)]
             before = stage
         self.layers = nn.Sequential(*layers)
+        # A fifth faster on CPUs.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch forgot it in the signature
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         return self.pixels(item, rng)
@@ -55,9 +61,9 @@ class Block(nn.Module):
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.first_norm = nn.GroupNorm(8, after)
+        self.first_norm = _norm(after)
         self.second = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.second_norm = nn.GroupNorm(8, after)
+        self.second_norm = _norm(after)
         nn.init.zeros_(self.second_norm.weight)  # begins as the identity (Goyal et al. 2017, section 5.1)
         same = before == after and stride == 1
         self.shortcut = nn.Identity() if same else nn.Conv2d(before, after, 1, stride, bias=False)
@@ -65,3 +71,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.first_norm(self.first(x)))
         return F.relu(self.second_norm(self.second(y)) + self.shortcut(x))
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(channels // GROUP, channels)

@@ -120,7 +120,7 @@ def test_augmentation_changes_the_picture_but_keeps_what_it_shows() -> None:
 def test_the_encoders_conform(channels: int) -> None:
     items = [drawing(colour=colour, at=at) for colour, at in (("red", 3), ("blue", 9), ("black", 15))]
     for stem in (2, 4):
-        conv = ConvEncoder(size=24, channels=channels, stem=stem, width=8, depth=1, augment=True, flip=True)
+        conv = ConvEncoder(size=24, channels=channels, stem=stem, width=16, depth=1, augment=True, flip=True)
         check_encoder(conv, items)
     vit = VisionTransformer(size=24, channels=channels, patch=8, width=16, depth=2, heads=2, augment=True, flip=False)
     check_encoder(vit, items)
