@@ -36,7 +36,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
 
     Under torchrun every process calls it with the same config.
     """
-    process = PartialState()
+    process = _process()
     catalog = catalog or Catalog.discover()
     supplies = open_supplies(config.sources, catalog)
     pairs = trained_pairs(supplies)
@@ -187,7 +187,11 @@ def build_binder(config: Config, supplies: Sequence[Supply], catalog: Catalog) -
 
 def is_main_process() -> bool:
     """Tell whether this process is the one that writes and prints."""
-    return bool(PartialState().is_main_process)
+    return bool(_process().is_main_process)
+
+
+def _process() -> PartialState:
+    return PartialState(cpu=not torch.accelerator.is_available())  # without a GPU it must be told, or it sees one only
 
 
 def provenance(run: Path | str) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, *, run_dir: Path, r
     if config.threads:
         torch.set_num_threads(config.threads)
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # or Accelerate sees one process only
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # a batch holds some modalities
     )
     optimizer = torch.optim.AdamW(parameter_groups(learner, config.weight_decay), betas=(0.9, 0.98), fused=True)
