@@ -19,9 +19,9 @@ def audio() -> Modality:
 
 
 def log_mel_conv(
-    *, rate: int = 16000, seconds: float = 2.0, mels: int = 64, width: int = 64, augment: bool = True
+    *, rate: int = 16000, seconds: float = 2.0, mels: int = 64, width: int = 32, augment: bool = True
 ) -> Encoder:
-    """A residual network on the log-mel spectrogram of the first seconds, to train from scratch."""
+    """A residual network on log-mel spectrograms of so many seconds, to train from scratch; F is 8 * width."""
     from mmssl_audio.conv import LogMelEncoder
 
     return LogMelEncoder(rate=rate, seconds=seconds, mels=mels, width=width, augment=augment)

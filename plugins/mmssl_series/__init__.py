@@ -19,7 +19,7 @@ def series() -> Modality:
 
 
 def series_conv(*, channels: int, width: int = 64, depth: int = 3, length: int = 128, augment: bool = True) -> Encoder:
-    """A residual network over time; longer series are resampled to length, shorter ones padded."""
+    """A residual network over time; longer series are resampled to length, shorter ones padded; F is 4 * width."""
     from mmssl_series.conv import SeriesConv
 
     return SeriesConv(channels=channels, width=width, depth=depth, length=length, augment=augment)

@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional as F
+
+from mmssl_audio.conv import LogMelEncoder
+from mmssl_audio.mel import BANDS, HIDDEN, SPANS, LogMel, disturb, hide
+from mmssl_audio.modality import AUDIO, Audio
+from multimodal_ssl import InputError
+from multimodal_ssl.testing import check_encoder, check_modality
+
+FILES = [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")]
+
+
+def sine(frequency: float, *, rate: int = 16000, seconds: float = 0.5, level: float = 0.5) -> NDArray[np.float32]:
+    return (level * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def sound(frequency: float, *, rate: int = 16000, seconds: float = 0.5) -> Audio:
+    return Audio(sine(frequency, rate=rate, seconds=seconds)[np.newaxis], rate)
+
+
+def encoded(samples: NDArray[np.float32], rate: int, kind: str = "WAV", subtype: str = "PCM_16") -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples.T, rate, subtype, format=kind)
+    return buffer.getvalue()
+
+
+def pitch(wave: NDArray[np.float32], rate: int) -> float:
+    """Return the frequency of the highest peak, in Hz."""
+    return float(np.abs(np.fft.rfft(wave * np.hanning(len(wave)))).argmax() * rate / len(wave))
+
+
+def small(*, augment: bool = True) -> LogMelEncoder:
+    return LogMelEncoder(rate=8000, seconds=0.5, mels=32, width=16, augment=augment)
+
+
+def test_the_modality_conforms(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded(sine(440)[np.newaxis], 16000))
+    values = [encoded(sine(440)[np.newaxis], 16000, kind, subtype) for kind, subtype in FILES]
+    check_modality(AUDIO, [path, str(path), sound(440), *values])
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "error"),
+    [("WAV", "PCM_U8", 1e-2), ("WAV", "PCM_16", 1e-4), ("WAV", "PCM_24", 1e-6), ("WAV", "FLOAT", 1e-9),
+     ("FLAC", "PCM_16", 1e-4), ("FLAC", "PCM_24", 1e-6)],
+)  # fmt: skip
+def test_lossless_files_give_back_every_sample(kind: str, subtype: str, error: float) -> None:
+    samples = np.stack([sine(440, rate=22050), sine(660, rate=22050)])
+    found = AUDIO.load(encoded(samples, 22050, kind, subtype))
+    assert found.rate == 22050
+    assert found.samples.dtype == np.float32
+    np.testing.assert_allclose(found.samples, samples, atol=error)
+
+
+@pytest.mark.parametrize(("kind", "subtype"), FILES)
+@pytest.mark.parametrize("rate", [8000, 48000])
+def test_every_file_type_keeps_rate_channels_and_pitch(kind: str, subtype: str, rate: int) -> None:
+    samples = np.stack([sine(440, rate=rate), sine(1000, rate=rate)])
+    found = AUDIO.load(encoded(samples, rate, kind, subtype))
+    assert found.rate == rate
+    assert found.samples.shape[0] == 2
+    for channel, frequency in zip(found.samples, (440, 1000), strict=True):
+        assert pitch(channel, rate) == pytest.approx(frequency, abs=3)
+        assert channel.std() == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
+
+
+def test_the_content_of_a_file_counts_and_not_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.raw"
+    path.write_bytes(encoded(sine(440)[np.newaxis], 16000, "FLAC"))
+    assert AUDIO.load(path).samples.shape == (1, 8000)
+
+
+def test_what_is_louder_than_full_scale_is_scaled_down() -> None:
+    loud = 4 * np.stack([sine(440), sine(660)])
+    found = AUDIO.load(encoded(loud, 16000, "WAV", "FLOAT")).samples
+    np.testing.assert_allclose(found, loud / np.abs(loud).max(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (b"RIFF but no sound", "can't decode 17 bytes"),
+        (b"", "can't decode 0 bytes"),
+        (encoded(np.zeros((1, 0), np.float32), 8000), "empty"),
+        (encoded(np.array([[0, np.nan, 0]], np.float32), 8000, "WAV", "FLOAT"), "not finite"),
+        (Audio(np.array([[0, np.inf]], np.float32), 8000), "not finite"),
+        (Audio(np.zeros((2, 100), np.int16), 8000), "not int16"),
+        (Audio(np.zeros((100, 2), np.float32), 8000), "transpose"),
+        (Audio(np.zeros(100, np.float32), 8000), r"\[channels, samples\]"),
+        (Audio(np.zeros((1, 100), np.float32), 0), "rate must be positive"),
+        ([0.0, 0.1], "expected a path"),
+    ],
+)
+def test_what_is_no_sound_is_said(value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AUDIO.load(value)
+
+
+def test_a_damaged_file_is_named_and_a_missing_one_is_an_oserror(tmp_path: Path) -> None:
+    (tmp_path / "noise.wav").write_bytes(b"no sound")
+    with pytest.raises(ValueError, match=r"noise\.wav"):
+        AUDIO.load(tmp_path / "noise.wav")
+    with pytest.raises(OSError, match=r"gone\.wav"):
+        AUDIO.load(tmp_path / "gone.wav")
+
+
+def test_the_preview_shows_where_it_is_loud_and_plays_ten_seconds() -> None:
+    wave = np.concatenate([np.zeros(8000 * 6, np.float32), sine(440, rate=8000, seconds=6, level=1.0)])
+    preview = AUDIO.preview(Audio(np.stack([wave, wave]), 8000))
+    assert preview.png is not None
+    assert preview.wav is not None
+    ink = (np.asarray(Image.open(io.BytesIO(preview.png)).convert("L")) < 255).sum(0)
+    assert ink.shape == (192,)
+    assert ink[:94].max() == 1
+    assert ink[98:].min() >= 62
+    played, rate = soundfile.read(io.BytesIO(preview.wav))
+    assert (played.shape, rate) == ((80000, 2), 8000)
+    np.testing.assert_allclose(played[:, 0], wave[:80000], atol=1e-4)
+    assert soundfile.info(io.BytesIO(preview.wav)).subtype == "PCM_16"
+
+
+def test_a_preview_of_a_sound_shorter_than_the_picture_has_every_column() -> None:
+    preview = AUDIO.preview(Audio(np.array([[1.0, -1.0]], np.float32), 8000))
+    assert preview.png is not None
+    rows = (np.asarray(Image.open(io.BytesIO(preview.png)).convert("L")) < 255).argmax(0)
+    assert rows.tolist() == [0] * 96 + [63] * 96
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22254, 44100, 44101, 48000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_sine_of_any_rate_sounds_as_one_of_the_target_rate(rate: int, channels: int) -> None:
+    log_mel = LogMel(rate=16000, seconds=0.5, mels=64)
+    item = Audio(np.tile(sine(1000, rate=rate), (channels, 1)), rate)
+    wave = log_mel.place(item)
+    assert wave.shape == (8000,)
+    assert pitch(wave, 16000) == pytest.approx(1000, abs=2)
+    found, reference = log_mel.spectrogram(wave), log_mel.spectrogram(sine(1000))
+    loud = reference[:, 5:-5] > reference.max() - 5  # natural logarithm: 20 dB
+    torch.testing.assert_close(found[:, 5:-5][loud], reference[:, 5:-5][loud], atol=0.05, rtol=0)
+
+
+def test_channels_are_averaged() -> None:
+    log_mel = LogMel(rate=16000, seconds=0.5, mels=64)
+    left, right = sine(500), sine(2000)
+    np.testing.assert_allclose(log_mel.place(Audio(np.stack([left, right]), 16000)), (left + right) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_a_long_sound_is_cropped_to_its_middle(rate: int) -> None:
+    parts = [sine(frequency, rate=rate, seconds=1.0) for frequency in (500, 1000, 2000)]
+    log_mel = LogMel(rate=16000, seconds=1.0, mels=64)
+    whole, middle = Audio(np.concatenate(parts)[np.newaxis], rate), Audio(parts[1][np.newaxis], rate)
+    np.testing.assert_allclose(log_mel.place(whole)[100:-100], log_mel.place(middle)[100:-100], atol=0.02)
+    assert np.array_equal(log_mel.excerpt(whole), log_mel.place(whole))
+
+
+def test_a_short_sound_is_put_in_the_middle() -> None:
+    window = LogMel(rate=16000, seconds=1.0, mels=64).place(sound(440, seconds=0.5))
+    np.testing.assert_array_equal(window[4000:12000], sine(440))
+    assert not window[:4000].any()
+    assert not window[12000:].any()
+
+
+def test_with_an_rng_a_sound_is_whole_somewhere_in_the_window() -> None:
+    log_mel, item = LogMel(rate=16000, seconds=1.0, mels=64), sound(440, seconds=0.5)
+    windows = [log_mel.place(item, np.random.default_rng(seed)) for seed in range(20)]
+    starts = {int(np.flatnonzero(window)[0]) for window in windows}
+    assert len(starts) > 15
+    assert max(starts) - min(starts) > 4000
+    for window in windows:
+        np.testing.assert_array_equal(window[window != 0], sine(440)[sine(440) != 0])
+
+
+def test_with_an_rng_a_long_sound_is_cropped_anywhere() -> None:
+    log_mel = LogMel(rate=16000, seconds=0.5, mels=64)
+    ramp = Audio(np.linspace(0, 1, 32000, dtype=np.float32)[np.newaxis], 16000)
+    windows = [log_mel.place(ramp, np.random.default_rng(seed)) for seed in range(40)]
+    for window in windows:
+        assert window[-1] - window[0] == pytest.approx(7999 / 31999, abs=1e-3)
+    begins = [window[0] for window in windows]
+    assert min(begins) < 0.1
+    assert max(begins) > 0.6
+
+
+def test_a_shift_pushes_no_more_than_its_share_out_of_the_window() -> None:
+    log_mel, item = LogMel(rate=16000, seconds=0.5, mels=64), Audio(np.ones((1, 8000), np.float32), 16000)
+    kept = [int(log_mel.place(item, np.random.default_rng(seed), shift=0.1).sum()) for seed in range(40)]
+    assert min(kept) >= 7199
+    assert min(kept) < 7400
+    assert len(set(kept)) > 20
+
+
+@pytest.mark.parametrize(("rate", "mels"), [(8000, 64), (16000, 64), (16000, 128), (44100, 128)])
+def test_every_mel_band_hears_something(rate: int, mels: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torchaudio warns of empty filters
+        log_mel = LogMel(rate=rate, seconds=0.5, mels=mels)
+    click = np.zeros(rate // 2, np.float32)
+    click[rate // 4] = 1
+    spectrogram = log_mel.spectrogram(click)
+    assert spectrogram.shape == (mels, 51)
+    assert (spectrogram.amax(1) > spectrogram.amin()).all()
+
+
+@pytest.mark.parametrize("frequency", [300, 1000, 3000])
+def test_a_sine_is_loudest_in_its_mel_band(frequency: int) -> None:
+    spectrogram = LogMel(rate=16000, seconds=0.5, mels=64).spectrogram(sine(frequency))
+    edges = np.linspace(0, 2595 * np.log10(1 + 8000 / 700), 66)
+    nearest = np.abs(edges[1:-1] - 2595 * np.log10(1 + frequency / 700)).argmin()
+    assert spectrogram[:, 25].argmax() == nearest
+
+
+def test_twice_the_level_is_log_four_more_energy() -> None:
+    log_mel = LogMel(rate=16000, seconds=0.5, mels=64)
+    quiet, loud = log_mel.spectrogram(sine(1000, level=0.2)), log_mel.spectrogram(sine(1000, level=0.4))
+    torch.testing.assert_close((loud - quiet)[:, 25].max(), torch.tensor(4.0).log(), atol=1e-3, rtol=0)
+
+
+def test_the_disturbance_of_a_wave_is_gain_and_noise_within_bounds() -> None:
+    wave = sine(1000, seconds=1.0)
+    gains, ratios = [], []
+    for seed in range(30):
+        found = disturb(wave, np.random.default_rng(seed))
+        gain = float(found @ wave / (wave @ wave))
+        gains.append(20 * np.log10(gain))
+        ratios.append(10 * np.log10(np.var(gain * wave) / np.var(found - gain * wave)))
+    assert -6.1 < min(gains) < -3
+    assert 3 < max(gains) < 6.1
+    assert 14.5 < min(ratios) < 25
+    assert 40 < max(ratios) < 50.5
+
+
+def test_hiding_leaves_the_rest_as_it_was() -> None:
+    spectrogram = torch.randn(64, 100, generator=torch.Generator().manual_seed(0))
+    shares = []
+    for seed in range(30):
+        hidden = hide(spectrogram, np.random.default_rng(seed))
+        changed = hidden != spectrogram
+        assert (hidden[changed] == spectrogram.mean()).all()
+        bands, spans = changed.all(1), changed.all(0)
+        assert torch.equal(changed, bands[:, None] | spans[None, :]), "whole bands and whole spans"
+        assert bands.sum() <= BANDS * HIDDEN * 64
+        assert spans.sum() <= SPANS * HIDDEN * 100
+        shares.append(changed.float().mean().item())
+    assert max(shares) > 0.2
+
+
+def test_the_encoder_conforms() -> None:
+    stereo = Audio(np.stack([sine(300, rate=44100), sine(900, rate=44100)]), 44100)
+    check_encoder(small(), [sound(440), sound(1500, rate=8000, seconds=2.0), stereo, sound(700, seconds=0.01)])
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_all_chance_comes_from_the_rng(augment: bool) -> None:
+    encoder, item = small(augment=augment), sound(440, seconds=0.3)
+    torch.manual_seed(1)
+    first, state = encoder.prepare(item, np.random.default_rng(5)), torch.get_rng_state()
+    torch.manual_seed(2)
+    assert torch.equal(first, encoder.prepare(item, np.random.default_rng(5)))
+    assert not torch.equal(first, encoder.prepare(item, np.random.default_rng(6)))
+    torch.manual_seed(1)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_augmentation_can_be_switched_off() -> None:
+    full = sound(440, seconds=0.5)  # leaves no choice of a place
+    rng = np.random.default_rng
+    assert torch.equal(small(augment=False).prepare(full), small(augment=False).prepare(full, rng(0)))
+    assert not torch.equal(small().prepare(full), small().prepare(full, rng(0)))
+
+
+def test_adapt_makes_every_band_of_mean_zero_and_deviation_one() -> None:
+    encoder = small()
+    rng = np.random.default_rng(0)
+    items = [Audio(0.1 * rng.standard_normal((1, 4000), np.float32) * level, 8000) for level in (0.2, 1, 3)]
+    encoder.adapt(iter(items))
+    frames = torch.cat([(encoder.prepare(item) - encoder.mean) / encoder.std for item in items], dim=1)
+    torch.testing.assert_close(frames.mean(1), torch.zeros(32), atol=1e-3, rtol=0)
+    torch.testing.assert_close(frames.std(1), torch.ones(32), atol=1e-2, rtol=0)
+
+
+def test_padding_has_no_part_in_what_adapt_learns() -> None:
+    long, short = small(), LogMelEncoder(rate=8000, seconds=5.0, mels=32, width=16, augment=True)
+    for encoder in (long, short):
+        encoder.adapt([sound(440, rate=8000), sound(900, rate=8000)])
+    torch.testing.assert_close(long.mean, short.mean)
+
+
+def test_adapting_to_nothing_changes_nothing() -> None:
+    encoder = small()
+    encoder.adapt([])
+    assert torch.equal(encoder.std, torch.ones(32, 1))
+
+
+def test_preparation_needs_nothing_of_the_device_that_the_encoder_is_on() -> None:
+    encoder, item = small(), sound(440)
+    before = encoder.prepare(item)
+    assert torch.equal(encoder.to("meta").prepare(item), before)
+
+
+def test_a_few_steps_tell_rising_from_falling_sounds() -> None:
+    torch.manual_seed(0)
+    encoder, rng = small(augment=False), np.random.default_rng(0)
+    head = torch.nn.Linear(encoder.width, 2)
+    time = np.arange(4000) / 8000
+    items = [
+        AUDIO.load(Audio(np.sin(2 * np.pi * (start + (1600 if index % 2 else -1600) * time) * time)[np.newaxis], 8000))
+        for index, start in enumerate(rng.uniform(1600, 2000, 48))
+    ]
+    encoder.adapt(items)
+    inputs, label = encoder.collate([encoder.prepare(item) for item in items]), torch.arange(48) % 2
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=3e-3)
+    for _ in range(12):
+        loss = F.cross_entropy(head(encoder(inputs[:32])), label[:32])
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    assert (head(encoder(inputs[32:])).argmax(1) == label[32:]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rate": 16001}, "multiple of 25"),
+        ({"rate": 0}, "multiple of 25"),
+        ({"seconds": 0.0}, "seconds must be at least"),
+        ({"mels": 0}, "mels must be positive"),
+        ({"width": 20}, "multiple of 16"),
+    ],
+)
+def test_options_that_can_not_be_are_refused(options: dict[str, float], message: str) -> None:
+    known = {"rate": 8000, "seconds": 0.5, "mels": 32, "width": 16, "augment": True}
+    with pytest.raises(InputError, match=message):
+        LogMelEncoder(**{**known, **options})  # type: ignore[arg-type]  # one dict for options of three types

@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load, save
+from torch.nn import functional as F
+
+from mmssl_series.conv import MaskedGroupNorm, SeriesConv
+from mmssl_series.modality import MARGIN, PICTURE, SERIES
+from mmssl_series.preparation import CROP, Preparation
+from mmssl_series.transformer import SeriesTransformer
+from multimodal_ssl import Encoder, InputError
+from multimodal_ssl.testing import check_encoder, check_modality
+
+Series = NDArray[np.float32]
+Make = Callable[..., Encoder]
+NAN = float("nan")
+
+
+def walk(channels: int, steps: int, seed: int = 0) -> Series:
+    return np.random.default_rng(seed).standard_normal((channels, steps), np.float32).cumsum(1)
+
+
+def gappy(channels: int, steps: int, seed: int = 0) -> Series:
+    series = walk(channels, steps, seed)
+    series[np.random.default_rng(seed).random(series.shape) < 0.3] = np.nan
+    return series
+
+
+def npy(array: NDArray[np.generic]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def conv(*, channels: int = 3, depth: int = 3, length: int = 32, augment: bool = True) -> SeriesConv:
+    return SeriesConv(channels=channels, width=16, depth=depth, length=length, augment=augment)
+
+
+def transformer(*, channels: int = 3, length: int = 32, augment: bool = True) -> SeriesTransformer:
+    return SeriesTransformer(
+        channels=channels, patch=8, width=32, depth=2, heads=2, length=length, augment=augment
+    ).eval()
+
+
+def plain(channels: int, length: int) -> Preparation:
+    return Preparation(channels=channels, length=length, augment=False)
+
+
+ENCODERS = pytest.mark.parametrize("make", [conv, transformer])
+
+
+def test_the_modality_conforms(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, walk(2, 9))
+    values = [path, str(path), npy(gappy(3, 50)), walk(1, 1), [1, 2, None], [[1.0, 2.0], [None, NAN]], np.arange(4)]
+    check_modality(SERIES, [*values, np.ones((2, 3000)), np.full((1, 4), np.nan)])
+
+
+def test_every_way_in_gives_the_same_floats(tmp_path: Path) -> None:
+    series = gappy(2, 20)
+    path = tmp_path / "a.npy"
+    np.save(path, series.astype(np.float64))
+    lists = [[None if np.isnan(value) else value for value in line] for line in series.tolist()]
+    for value in (series, path, str(path), npy(series), npy(np.asfortranarray(series)), series.tolist(), lists):
+        found = SERIES.load(value)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, series)
+
+
+def test_one_dimension_is_one_channel_over_time() -> None:
+    np.testing.assert_array_equal(SERIES.load([1, None, 3]), np.array([[1, np.nan, 3]], np.float32))
+    np.testing.assert_array_equal(SERIES.load(np.array([True, False])), np.array([[1, 0]], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], r"empty: its shape is \(1, 0\)"),
+        (np.zeros((3, 0)), r"empty: its shape is \(3, 0\)"),
+        (np.zeros((2, 3, 4)), r"not of shape \(2, 3, 4\)"),
+        (np.array(3.0), r"not of shape \(\)"),
+        ([[1.0, float("inf")], [float("-inf"), 0.0]], r"2 values of the series of shape \(2, 2\) are infinite"),
+        (np.array([1e300]), r"shape \(1, 1\) are infinite"),
+        ([[1, 2], [3]], "equally long"),
+        ([["a", "b"]], "list of numbers"),
+        (np.array([1j]), "complex128"),
+        (np.array(["1", "2"]), "of numbers"),
+        (npy(np.array([1, None], dtype=object)), "allow_pickle"),
+        (b"no array", "magic string"),
+        (npy(np.zeros(9))[:-5], "."),
+        ({"a": 1}, "expected an array, a list"),
+    ],
+)
+def test_what_is_no_series_is_said(value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SERIES.load(value)
+
+
+def test_a_missing_file_is_an_oserror(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"gone\.npy"):
+        SERIES.load(tmp_path / "gone.npy")
+
+
+def picture(series: Series) -> NDArray[np.uint8]:
+    png = SERIES.preview(series).png
+    assert png is not None
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def test_the_preview_draws_each_channel_over_its_own_range_and_leaves_gaps() -> None:
+    ramp = np.linspace(0, 1, 100, dtype=np.float32)
+    series = np.stack([ramp, 1e6 * ramp[::-1]])
+    series[:, 40:60] = np.nan
+    drawn = picture(series)
+    assert drawn.shape == (96, 192, 3)
+    ink = np.asarray((drawn < 255).any(2))
+    assert not ink[:, 82:110].any()
+    left = ink[:, MARGIN]
+    assert left[MARGIN]
+    assert left[PICTURE[1] - 1 - MARGIN], "both channels reach the whole height"
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) >= 3, "white and a colour for each channel"
+
+
+@pytest.mark.parametrize("series", [[5.0], [None, 5.0, None], [2.0] * 30])
+def test_the_preview_shows_a_lone_point_and_a_constant(series: list[float | None]) -> None:
+    assert (picture(SERIES.load(series)) < 255).any()
+
+
+def test_the_preview_of_nothing_is_white() -> None:
+    assert (picture(np.full((2, 5), np.nan, np.float32)) == 255).all()
+
+
+def test_a_short_series_is_padded_and_masked() -> None:
+    series = gappy(2, 5)
+    out = plain(2, 8)(series)
+    values, mask = out["values"].numpy(), out["mask"].numpy()
+    assert mask.tolist() == [True] * 5 + [False] * 3
+    np.testing.assert_array_equal(values[:2, :5], np.nan_to_num(series))
+    np.testing.assert_array_equal(values[2:, :5], ~np.isnan(series))
+    assert not values[:, 5:].any()
+
+
+@pytest.mark.parametrize("steps", [9, 100, 1001])
+def test_a_long_series_is_resampled_as_numpy_interpolates(steps: int) -> None:
+    series = walk(3, steps)
+    out = plain(3, 8)(series)
+    at = np.linspace(0, steps - 1, 8)
+    reference = [np.interp(at, np.arange(steps), line) for line in series]
+    np.testing.assert_allclose(out["values"][:3].numpy(), reference, rtol=1e-4, atol=1e-4)
+    assert out["mask"].all()
+    assert (out["values"][3:] == 1).all()
+
+
+def test_in_resampling_a_gap_takes_no_more_than_the_points_nearest_to_it() -> None:
+    series = np.arange(31, dtype=np.float32)[np.newaxis].copy()
+    series[0, [3, 12, 13]] = np.nan
+    out = plain(1, 21)(series)  # positions 0, 1.5, 3, 4.5, ...
+    at = np.linspace(0, 30, 21)
+    nearest = np.where(at % 1 < 0.5, np.floor(at), np.ceil(at)).astype(int)
+    present = ~np.isnan(series[0, nearest])
+    np.testing.assert_array_equal(out["values"][1].numpy(), present)
+    found, position = out["values"][0].numpy()[present], at[present]
+    assert np.abs(found - position).max() <= 0.5
+    assert not out["values"][0].numpy()[~present].any()
+
+
+def test_what_is_learnt_are_mean_and_deviation_of_what_is_present() -> None:
+    items = [gappy(2, steps, seed) * 7 + 1000 for seed, steps in enumerate((5, 50, 20))]
+    preparation = plain(2, 50)
+    preparation.learn(iter(items))
+    together = np.concatenate(items, axis=1).astype(np.float64)
+    np.testing.assert_allclose(preparation.mean[:, 0], np.nanmean(together, 1), rtol=1e-5)
+    np.testing.assert_allclose(preparation.std[:, 0], np.nanstd(together, 1), rtol=1e-4)
+    values = np.concatenate([preparation(item)["values"].numpy() for item in items], axis=1)
+    for channel in range(2):
+        present = values[channel][values[2 + channel] == 1]
+        assert present.mean() == pytest.approx(0, abs=1e-4)
+        assert present.std() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_constant_or_ever_missing_channel_keeps_its_scale() -> None:
+    preparation = plain(3, 4)
+    constant, missing = np.full(4, 1013.25), np.full(4, np.nan)
+    preparation.learn([np.stack([constant, missing, np.arange(4)]).astype(np.float32)] * 3)
+    np.testing.assert_allclose(preparation.std[:, 0], np.array([1, 1, np.arange(4).std()]), rtol=1e-6)
+    assert preparation.mean[:, 0].tolist() == [1013.25, 0, 1.5]
+    preparation.learn([])
+    assert torch.isfinite(preparation(walk(3, 4))["values"]).all()
+
+
+def test_all_chance_comes_from_the_rng() -> None:
+    preparation, series = Preparation(channels=3, length=32, augment=True), gappy(3, 50)
+
+    def values(seed: int) -> NDArray[np.float32]:
+        return np.asarray(preparation(series, np.random.default_rng(seed))["values"])
+
+    torch.manual_seed(1)
+    first = values(5)
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(first, values(5))
+    assert not np.array_equal(first, values(6))
+
+
+def test_augmentation_can_be_switched_off() -> None:
+    series = walk(3, 20)
+    for augment in (True, False):
+        preparation = Preparation(channels=3, length=32, augment=augment)
+        alike = torch.equal(preparation(series)["values"], preparation(series, np.random.default_rng(0))["values"])
+        assert alike is not augment
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20, 32, 200])
+def test_an_augmented_series_is_still_itself(steps: int) -> None:
+    preparation = Preparation(channels=1, length=32, augment=True)
+    ramp = np.linspace(-1, 1, steps, dtype=np.float32)[np.newaxis]
+    kept = []
+    for seed in range(30):
+        out = preparation(ramp, np.random.default_rng(seed))
+        values, present = out["values"].numpy()
+        assert int(out["mask"].sum()) == min(steps, 32)
+        assert np.isfinite(values).all()
+        assert not present[min(steps, 32) :].any()
+        there = values[present == 1]
+        kept.append(len(there) / min(steps, 32))
+        if steps >= 20:
+            assert np.corrcoef(np.flatnonzero(present), there)[0, 1] > 0.95, "time runs forward"
+            assert np.ptp(there) > 2 * (1 - CROP) * 0.5
+            assert np.abs(there).max() < 2
+    assert np.mean(kept) > 0.85
+    assert min(kept) < 1, "some points are dropped"
+
+
+def test_points_that_are_missing_stay_missing_when_augmented() -> None:
+    series = np.ones((2, 32), np.float32)
+    series[1] = np.nan
+    values = Preparation(channels=2, length=32, augment=True)(series, np.random.default_rng(0))["values"]
+    assert not values[[1, 3]].any()
+    assert values[2].sum() > 25
+
+
+@ENCODERS
+def test_the_encoders_conform(make: Make) -> None:
+    check_encoder(make(), [walk(3, 7), gappy(3, 32, 1), gappy(3, 200, 2), np.full((3, 3), np.nan, np.float32)])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_the_network_over_time_conforms_at_every_depth(depth: int) -> None:
+    check_encoder(conv(depth=depth), [walk(3, 1), walk(3, 32, 1)])
+
+
+@ENCODERS
+@pytest.mark.parametrize("steps", [1, 2, 7, 17, 31, 32])
+def test_padding_never_changes_features(make: Make, steps: int) -> None:
+    torch.manual_seed(0)
+    short, long = make(length=32).eval(), make(length=80).eval()
+    state = short.state_dict()
+    if "positions" in state:
+        state["positions"] = torch.cat([state["positions"], torch.randn(6, 32)])
+    long.load_state_dict(state)
+    series = gappy(3, steps)
+    with torch.no_grad():
+        found = [encoder(encoder.collate([encoder.prepare(series)])) for encoder in (short, long)]
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_without_padding_the_masked_norm_is_group_norm(generator: torch.Generator) -> None:
+    norm = MaskedGroupNorm(32)
+    torch.nn.init.normal_(norm.weight, generator=generator)
+    torch.nn.init.normal_(norm.bias, generator=generator)
+    x = 3 + torch.randn(4, 32, 1, 10, generator=generator)
+    torch.testing.assert_close(
+        norm(x, torch.ones(4, 1, 1, 10)), F.group_norm(x, 2, norm.weight, norm.bias), atol=1e-4, rtol=1e-4
+    )
+
+
+@ENCODERS
+def test_that_a_value_is_missing_differs_from_it_being_average(make: Make) -> None:
+    encoder = make()
+    average = walk(3, 32)
+    average[:, 8:16] = 0
+    missing = average.copy()
+    missing[:, 8:16] = np.nan
+    with torch.no_grad():
+        one, other = encoder(encoder.collate([encoder.prepare(average), encoder.prepare(missing)]))
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_a_token_is_real_if_any_of_its_steps_is() -> None:
+    encoder = transformer()
+    inputs = encoder.collate([encoder.prepare(walk(3, steps)) for steps in (1, 8, 9, 32)])
+    tokens, mask = encoder.embed(inputs)
+    assert tokens.shape == (4, 4, 32)
+    assert mask.sum(1).tolist() == [1, 1, 2, 4]
+
+
+@ENCODERS
+def test_what_was_learnt_is_saved_and_loaded_with_the_weights(make: Make) -> None:
+    one, other = make().eval(), make().eval()
+    one.adapt([walk(3, 30) * 5 + 100])
+    other.load_state_dict(load(save(one.state_dict())))
+    series = walk(3, 30) * 5 + 100
+    assert torch.equal(one.prepare(series)["values"], other.prepare(series)["values"])
+    assert abs(float(other.prepare(series)["values"][:3].mean())) < 1e-3
+
+
+@ENCODERS
+def test_preparation_needs_nothing_of_the_device_that_the_encoder_is_on(make: Make) -> None:
+    encoder, series = make(), walk(3, 20)
+    encoder.adapt([series])
+    before = encoder.prepare(series)["values"]
+    assert torch.equal(encoder.to("meta").prepare(series)["values"], before)
+
+
+@ENCODERS
+def test_a_few_steps_tell_fast_from_slow(make: Make) -> None:
+    torch.manual_seed(0)
+    encoder = make().train()
+    head = torch.nn.Linear(encoder.width, 2)
+    rng = np.random.default_rng(0)
+    time = np.arange(32)
+    items = [
+        np.sin((1.2 if index % 2 else 0.5) * time + rng.uniform(0, 6, (3, 1))).astype(np.float32) for index in range(96)
+    ]
+    encoder.adapt(items)
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=3e-3)
+    label = torch.arange(96) % 2
+    for step in range(15):
+        inputs = encoder.collate(
+            [encoder.prepare(one, np.random.default_rng((step, i))) for i, one in enumerate(items[:64])]
+        )
+        optimizer.zero_grad()
+        torch.autograd.backward(F.cross_entropy(head(encoder(inputs)), label[:64]))
+        optimizer.step()
+    encoder.eval()
+    found = head(encoder(encoder.collate([encoder.prepare(one) for one in items[64:]]))).argmax(1)
+    assert (found == label[64:]).float().mean() > 0.9
+
+
+@ENCODERS
+def test_a_series_of_other_channels_is_refused(make: Make) -> None:
+    encoder = make()
+    with pytest.raises(ValueError, match=r"3 channels, not of shape \(2, 9\)"):
+        encoder.prepare(walk(2, 9))
+    with pytest.raises(ValueError, match=r"3 channels, not of shape \(2, 9\)"):
+        encoder.adapt([walk(2, 9)])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"width": 20}, "multiple of 16"), ({"depth": 0}, "depth must be positive"), ({"length": 0}, "must be positive")],
+)
+def test_options_of_the_network_over_time_that_can_not_be_are_refused(options: dict[str, int], message: str) -> None:
+    known = {"channels": 3, "width": 16, "depth": 2, "length": 32}
+    with pytest.raises(InputError, match=message):
+        SeriesConv(**{**known, **options}, augment=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"patch": 5}, "32 is none of 5"), ({"heads": 3}, "32 is none of 3"), ({"channels": 0}, "must be positive")],
+)
+def test_options_of_the_transformer_that_can_not_be_are_refused(options: dict[str, int], message: str) -> None:
+    known = {"channels": 3, "patch": 8, "width": 32, "depth": 1, "heads": 2, "length": 32}
+    with pytest.raises(InputError, match=message):
+        SeriesTransformer(**{**known, **options}, augment=True)
