@@ -261,7 +261,8 @@ def test_the_network_over_time_conforms_at_every_depth(depth: int) -> None:
 def test_padding_never_changes_features(make: Make, steps: int) -> None:
     torch.manual_seed(0)
     short, long = make(length=32).eval(), make(length=80).eval()
-    state = short.state_dict()
+    state = {name: one + 0.1 * torch.randn_like(one) for name, one in short.state_dict().items()}
+    short.load_state_dict(state)
     if "positions" in state:
         state["positions"] = torch.cat([state["positions"], torch.randn(6, 32)])
     long.load_state_dict(state)
@@ -290,6 +291,15 @@ def test_that_a_value_is_missing_differs_from_it_being_average(make: Make) -> No
     missing[:, 8:16] = np.nan
     with torch.no_grad():
         one, other = encoder(encoder.collate([encoder.prepare(average), encoder.prepare(missing)]))
+    assert (one - other).abs().max() > 1e-3
+
+
+@ENCODERS
+def test_the_order_of_time_counts(make: Make) -> None:
+    encoder, series = make(), walk(3, 32)
+    mixed = series.reshape(3, 4, 8)[:, [2, 0, 3, 1]].reshape(3, 32)  # whole patches of the transformer
+    with torch.no_grad():
+        one, other = encoder(encoder.collate([encoder.prepare(series), encoder.prepare(mixed)]))
     assert (one - other).abs().max() > 1e-3
 
 
