@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from multimodal_ssl.binder import Binder, to_device
-from multimodal_ssl.data import Feed, Supply, batches, ordered_tickets
+from multimodal_ssl.data import Feed, Supply, batches
 from multimodal_ssl.errors import InputError
+from multimodal_ssl.plan import ordered_tickets
 from multimodal_ssl.types import MapSource, Preview
 
 

@@ -18,11 +18,12 @@ import multimodal_ssl
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors, save_tensors
 from multimodal_ssl.config import Config, SourceConfig, dump_config, load_config
-from multimodal_ssl.data import Plan, Supply, group_ids, raw_items
+from multimodal_ssl.data import Supply, group_ids, raw_items
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.index import Index, Kind
 from multimodal_ssl.metrics import Retrieval, retrieval
+from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.training import Learner, train
 

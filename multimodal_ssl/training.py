@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from multimodal_ssl.binder import Binder, to_device
 from multimodal_ssl.checkpoint import restore_checkpoint, save_checkpoint
 from multimodal_ssl.config import TrainConfig
-from multimodal_ssl.data import Feed, Plan, batches, count_samples
+from multimodal_ssl.data import Feed, batches
 from multimodal_ssl.distributed import gather
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.health import diagnose
+from multimodal_ssl.plan import Plan, count_samples
 from multimodal_ssl.runlog import RunLog, progress
 from multimodal_ssl.types import Inputs, Objective
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from multimodal_ssl import Encoder, InputError, MapSource, Modality, PairingSource, Preview, Sample, UnreadableError
-from multimodal_ssl.data import Batch, Feed, Plan, Supply, batches, group_ids, ordered_tickets
+from multimodal_ssl.data import Batch, Feed, Supply, batches, group_ids
+from multimodal_ssl.plan import Plan, ordered_tickets
 
 NUMBER = Modality("number", float, float, lambda item: Preview(text=str(item)))
 
