@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,20 +33,16 @@ def record(name: str, seed: int, data: Path | None, overrides: list[str], folder
     else:
         subprocess.run([*mmssl, "fit", config, *data_paths(config, data), *settings], check=True)
     wall = time.perf_counter() - began
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
-    subprocess.run([*mmssl, "bench", run, "--json", run / "figures.json"], check=True, stdout=subprocess.DEVNULL)
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     starts = [0, *(one["step"] for one in steps)]
-    training = sum(one["seconds"] * (one["step"] - start) for one, start in zip(steps, starts, strict=False))
-    figures = json.loads((run / "figures.json").read_text())
-    figures["provenance"]["config"]["run"] = f"runs/{name}"
-    return {
-        "seed": seed,
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip(),
-        "seconds": {"whole command": round(wall, 1), "training": round(training, 1)},
-        "peak_memory_gb": round(memory, 2),
-        **figures,
+    report = json.loads((run / "report.json").read_text())
+    report["provenance"]["config"]["run"] = f"runs/{name}"
+    report["seconds"] |= {
+        "whole command": round(wall, 1),
+        "steps": round(sum(one["seconds"] * (one["step"] - at) for one, at in zip(steps, starts, strict=False)), 1),
     }
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return {"seed": seed, "commit": commit, **report}
 
 
 def data_paths(config: Path, data: Path | None) -> list[str]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +20,10 @@ from multimodal_ssl.data import Supply, group_ids, raw_items
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.index import Index, Kind
-from multimodal_ssl.metrics import Retrieval, retrieval
+from multimodal_ssl.metrics import retrieval
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
+from multimodal_ssl.report import Direction, save_card
 from multimodal_ssl.training import Learner, train
 
 FORMAT = 1  # of a run folder
@@ -54,6 +53,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     train(Learner(binder, objective), plan, config.train, run_dir=config.run, resume=resume)
     if process.is_main_process:
         _save(config.run, binder)
+        save_card(config.run)
     process.wait_for_everyone()
     return binder.eval()
 
@@ -80,21 +80,6 @@ def load(run: Path | str, *, catalog: Catalog | None = None) -> Binder:
     if binder.fingerprint() != recipe["fingerprint"]:
         raise InputError(f"{run / 'model.safetensors'} is not the file that was trained: its fingerprint differs")
     return binder.eval()
-
-
-@dataclass(frozen=True, slots=True)
-class Direction:
-    """Retrieval from one modality to another; `trained` tells whether a batch ever held both."""
-
-    query: str
-    gallery: str
-    trained: bool
-    result: Retrieval
-
-    @property
-    def name(self) -> str:
-        """query-gallery"""
-        return f"{self.query}-{self.gallery}"
 
 
 def bench(
@@ -193,24 +178,6 @@ def is_main_process() -> bool:
 
 def _process() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())  # without a GPU it must be told, or it sees one only
-
-
-def provenance(run: Path | str) -> dict[str, Any]:
-    """Return what the figures of a run were measured with."""
-    recipe = json.loads((Path(run) / "binder.json").read_text())
-    return {
-        "fingerprint": recipe["fingerprint"],
-        "config": yaml.safe_load((Path(run) / "config.yaml").read_text()),
-        "version": multimodal_ssl.__version__,
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {platform.machine()}",
-        "threads": torch.get_num_threads(),
-    }
-
-
-def report(directions: Sequence[Direction]) -> list[dict[str, Any]]:
-    """Return directions as plain values for JSON."""
-    return [asdict(one) for one in directions]
 
 
 def _direction(query: str, a: Embedded, gallery: str, b: Embedded, trained: set[frozenset[str]]) -> Direction:

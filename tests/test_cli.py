@@ -56,6 +56,10 @@ def test_the_quickstart_leaves_a_report_a_picture_an_index_and_a_run(run: Path) 
     assert report["seconds"].keys() == {"draw", "train", "evaluate", "index", "search"}
     assert report["peak_memory_gb"] > 0
     assert report["provenance"]["config"]["train"]["steps"] == 12
+    card = (run / "README.md").read_text()
+    assert "12 steps of 32 samples" in card
+    assert report["provenance"]["fingerprint"] in card
+    assert f"| {directions['text-outline']['result']['recall']['10']:.3f} |" in card
     with Image.open(run / "search.png") as sheet:
         assert sheet.width > 8 * 100
         assert len(np.unique(np.asarray(sheet.convert("L")))) > 50
@@ -96,6 +100,7 @@ def test_bench_writes_its_figures(run: Path, tmp_path: Path) -> None:
     assert "median rank" in done.stdout
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["retrieval"][0]["result"]["n"] == 60
+    assert figures["provenance"]["config"]["evaluation"][0]["limit"] == 60
     assert len(figures["provenance"]["fingerprint"]) == 64
 
 

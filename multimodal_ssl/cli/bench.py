@@ -21,9 +21,12 @@ def bench(run: Path, overrides: tuple[str, ...], json_path: Path | None) -> None
     """
     from multimodal_ssl import pipeline
     from multimodal_ssl.cli.tables import print_directions
+    from multimodal_ssl.config import load_config
+    from multimodal_ssl.report import figures
 
-    directions = pipeline.bench(run, overrides)
+    binder = pipeline.load(run)
+    directions = pipeline.bench(run, overrides, binder=binder)
     print_directions(directions)
     if json_path:
-        figures = {"provenance": pipeline.provenance(run), "retrieval": pipeline.report(directions)}
-        json_path.write_text(json.dumps(figures, indent=2))
+        config = load_config(run / "config.yaml", overrides)
+        json_path.write_text(json.dumps(figures(config, binder.fingerprint(), directions), indent=2))

@@ -22,9 +22,17 @@ def fit(config: Path, overrides: tuple[str, ...], resume: bool) -> None:
     from multimodal_ssl import pipeline
     from multimodal_ssl.cli.tables import print_directions
     from multimodal_ssl.config import load_config
+    from multimodal_ssl.report import save_report, timed
 
+    seconds: dict[str, float] = {}
     parsed = load_config(config, overrides)
-    binder = pipeline.fit(parsed, resume=resume)
-    if parsed.evaluation and pipeline.is_main_process():
-        print_directions(pipeline.bench(parsed.run, binder=binder))
+    with timed(seconds, "train"):
+        binder = pipeline.fit(parsed, resume=resume)
+    if pipeline.is_main_process():
+        directions = []
+        if parsed.evaluation:
+            with timed(seconds, "evaluate"):
+                directions = pipeline.bench(parsed.run, binder=binder)
+            print_directions(directions)
+        save_report(parsed, binder.fingerprint(), directions, seconds)
         click.echo(f"trained: {parsed.run}\nnext:    mmssl index {parsed.run}")

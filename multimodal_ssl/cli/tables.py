@@ -14,7 +14,7 @@ from multimodal_ssl.plugins import KINDS, Catalog, options_of
 
 if TYPE_CHECKING:
     from multimodal_ssl.index import Hit
-    from multimodal_ssl.pipeline import Direction
+    from multimodal_ssl.report import Direction
 
 
 def _console() -> Console:

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import resource
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,32 +26,27 @@ def quickstart(overrides: tuple[str, ...]) -> None:
     from multimodal_ssl import pipeline, retrieval
     from multimodal_ssl.cli.tables import print_directions
     from multimodal_ssl.config import load_config
+    from multimodal_ssl.report import save_report, timed
 
     seconds: dict[str, float] = {}
     config = load_config(Path(str(files("mmssl_glyphs") / "quickstart.yaml")), overrides)
-    with _timed(seconds, "draw"):
+    with timed(seconds, "draw"):
         from mmssl_glyphs.drawing import load_drawings
 
         load_drawings()
-    with _timed(seconds, "train"):
+    with timed(seconds, "train"):
         binder = pipeline.fit(config, resume=True)
-    with _timed(seconds, "evaluate"):
+    with timed(seconds, "evaluate"):
         directions = pipeline.bench(config.run, binder=binder)
-    with _timed(seconds, "index"):
+    with timed(seconds, "index"):
         index = pipeline.build_index(config.run, binder=binder)
         index.save(config.run / "index")
-    with _timed(seconds, "search"):
+    with timed(seconds, "search"):
         answers = retrieval.search(binder, index, QUERIES, by="text", among="image", k=8)
         sheet = config.run / "search.png"
         retrieval.contact_sheet(sheet, list(zip(QUERIES, answers, strict=True)))
 
-    report = {
-        "provenance": pipeline.provenance(config.run),
-        "retrieval": pipeline.report(directions),
-        "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
-        "peak_memory_gb": round(_peak_memory() / 1e9, 2),
-    }
-    (config.run / "report.json").write_text(json.dumps(report, indent=2))
+    report = save_report(config, binder.fingerprint(), directions, seconds)
     print_directions(directions)
     stages = ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items())
     click.echo(
@@ -69,16 +58,3 @@ def quickstart(overrides: tuple[str, ...]) -> None:
         f'         mmssl search {config.run} "snowman" --among outline --sheet answers.png\n'
         f'         your own data: see "Your own data" in the README'
     )
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - began
-
-
-def _peak_memory() -> float:
-    """Return the largest resident memory of this process plus that of its largest worker, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

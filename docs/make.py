@@ -1,0 +1,84 @@
+"""Make cli.md and reference.md from the code: python docs/make.py"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from multimodal_ssl import Catalog
+from multimodal_ssl.cli import mmssl
+from multimodal_ssl.config import BinderConfig, Config, SourceConfig, TrainConfig
+from multimodal_ssl.plugins import KINDS, options_of
+
+DOCS = Path(__file__).parent
+OURS = ("objectives", "image", "text", "open-clip", "audio", "series", "glyphs", "sources")
+
+
+def cli() -> str:
+    """Return the help of every command."""
+    context = click.Context(mmssl, info_name="mmssl", max_content_width=100, terminal_width=100)
+    parts = ["# The command line\n", "Made by `docs/make.py` from the commands themselves.\n"]
+    for name in mmssl.list_commands(context):
+        command = mmssl.get_command(context, name)
+        assert command is not None
+        inside = click.Context(command, context, name, max_content_width=100, terminal_width=100)
+        parts += [f"## mmssl {name}\n", f"```\n{command.get_help(inside)}\n```\n"]
+    return "\n".join(parts)
+
+
+def reference() -> str:
+    """Return the keys of a config, and every name that our own plugins register, with its options."""
+    catalog = Catalog.discover()
+    parts = [
+        "# Reference\n",
+        "Made by `docs/make.py` from the code; `mmssl plugins NAME` also shows those of your own plugins.\n",
+        "## Config\n",
+    ]
+    for place, model in {"": Config, "sources.N": SourceConfig, "binder": BinderConfig, "train": TrainConfig}.items():
+        doc = inspect.getdoc(model) or ""
+        meaning = dict(re.findall(r"^    (\w+): (.*)$", doc, re.MULTILINE))
+        parts += [
+            f"**{place or 'top'}**: {doc.partition('Attributes:')[0].strip()}\n",
+            "| key | type | default | |\n|---|---|---|---|",
+        ]
+        for key, one in model.model_fields.items():
+            default = "required" if one.is_required() else f"`{one.get_default(call_default_factory=True)!r}`"
+            parts.append(f"| {key} | {_type(one.annotation)} | {default} | {meaning.get(key, '')} |")
+        parts.append("")
+    for kind in KINDS:
+        parts.append(f"## {kind.replace('_', ' ').capitalize()}\n")
+        for name in catalog.names(kind):
+            plugin, factory = catalog.get(kind, name)
+            if plugin in OURS:
+                parts.append(f"**{name}** ({plugin}): {' '.join((inspect.getdoc(factory) or '').split())}\n")
+                parts += _options(options_of(factory))
+    return "\n".join(parts)
+
+
+def _options(options: Mapping[str, inspect.Parameter]) -> list[str]:
+    if not options:
+        return []
+    rows = ["| option | type | default |\n|---|---|---|"]
+    for key, one in options.items():
+        default = "required" if one.default is inspect.Parameter.empty else f"`{one.default!r}`"
+        rows.append(f"| {key} | {_type(one.annotation)} | {default} |")
+    return [*rows, ""]
+
+
+def _type(annotation: Any) -> str:
+    text = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
+    for prefix in ("typing.", "pathlib.", "multimodal_ssl.config."):
+        text = text.replace(prefix, "")
+    return f"`{text}`".replace("|", "\\|")
+
+
+PAGES = {"cli.md": cli, "reference.md": reference}
+
+if __name__ == "__main__":
+    for page, make in PAGES.items():
+        (DOCS / page).write_text(make())
