@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, final
 
 import numpy as np
@@ -55,6 +57,7 @@ class Binder(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.modalities = dict(modalities)
         self.dim, self.recipe = dim, recipe
+        self._fingerprint: tuple[Any, str] = None, ""  # of which state
         self.heads = nn.ModuleDict({name: _head(encoder.width, dim, head) for name, encoder in encoders.items()})
 
     def forward(self, inputs: Mapping[str, Inputs]) -> dict[str, Tensor]:
@@ -72,26 +75,52 @@ class Binder(nn.Module):
 
     @torch.inference_mode()
     def encode(self, name: str, items: Iterable[Any], *, batch_size: int = 256) -> NDArray[np.float32]:
-        """Return the unit vectors [N, D] of raw items, paths or bytes of one modality."""
+        """Return the unit vectors [N, D] of raw items, paths or bytes of one modality.
+
+        Raises InputError for an item that can't be read.
+        """
         encoder, modality = self.encoder(name), self.modalities[name]
+        if isinstance(items, str | bytes | Path):
+            raise InputError(f"encode takes a list of items, not one: give [{items!r:.60}]")
         device = next(self.parameters()).device
-        was_training = self.training
-        self.eval()
         vectors = [np.empty((0, self.dim), np.float32)]
         rest = iter(items)
-        while part := list(itertools.islice(rest, batch_size)):
-            inputs = encoder.collate([encoder.prepare(modality.load(item)) for item in part])
-            vectors.append(self({name: to_device(inputs, device)})[name].cpu().numpy())
-        self.train(was_training)
+        with evaluating(self):
+            while part := list(itertools.islice(rest, batch_size)):
+                inputs = encoder.collate([_prepared(encoder, modality, item) for item in part])
+                vectors.append(self({name: to_device(inputs, device)})[name].cpu().numpy())
         return np.concatenate(vectors)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of recipe, weights and learnt preparation, in hex: equal means equal embeddings."""
-        digest = hashlib.sha256(self.recipe.encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        weights = {id(one): (one.data_ptr(), one._version) for one in (*self.parameters(), *self.buffers())}
+        state = self.state_dict()
+        learnt = [state[name].numpy().tobytes() for name in sorted(state) if name.endswith("_extra_state")]
+        if self._fingerprint[0] != (weights, learnt):  # a change in place counts the version up
+            digest = hashlib.sha256(self.recipe.encode())
+            for name, tensor in sorted(state.items()):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            self._fingerprint = (weights, learnt), digest.hexdigest()
+        return self._fingerprint[1]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into eval mode for a while."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
+
+
+def _prepared(encoder: Encoder, modality: Modality, item: Any) -> Inputs:
+    try:
+        return encoder.prepare(modality.load(item))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{item!r:.80} can't be read as {modality.name}: {error}") from error
 
 
 def _head(width: int, dim: int, head: Head) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,17 +11,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from multimodal_ssl.errors import InputError
+from multimodal_ssl.files import replacing
 
 PATTERN = "step-*.safetensors"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors so that the file is either the old one or the new one, also when the machine stops."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({name: one.detach().cpu().contiguous() for name, one in tensors.items()}, temporary, dict(metadata or {}))
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    plain: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        one = tensor.detach().cpu().contiguous()
+        plain[name] = one.clone() if one.numel() and one.data_ptr() in taken else one  # tied weights share memory
+        taken.add(one.data_ptr())
+    with replacing(path) as temporary:
+        save_file(plain, temporary, dict(metadata or {}))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -31,7 +34,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except (OSError, SafetensorError) as error:
-        raise InputError(f"can't read {path}: {error}") from error
+        raise InputError(f"can't read {path} ({error}): copy it again, or train again with run=OTHER") from error
 
 
 def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from multimodal_ssl.errors import InputError, nearest
 
@@ -19,11 +19,16 @@ class Strict(BaseModel):
 
 
 class PluginConfig(BaseModel):
-    """The name of something registered, and beside it the options of its factory."""
+    """The name of something registered, alone or with the options of its factory beside it."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @property
     def options(self) -> dict[str, Any]:
@@ -41,6 +46,13 @@ class SourceConfig(PluginConfig):
 
     use: tuple[str, ...] | None = None
     share: float = Field(1.0, gt=0)
+
+    @field_validator("use")
+    @classmethod
+    def _once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value and len(set(value)) < len(value):
+            raise ValueError(f"{', '.join(value)}: give each name once")
+        return value
 
 
 class BinderConfig(Strict):
@@ -81,7 +93,7 @@ class TrainConfig(Strict):
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give one of train.steps and train.epochs")
+            raise ValueError("give one of train.steps and train.epochs; null takes one away, e.g. train.steps=null")
         return self
 
 
@@ -96,13 +108,18 @@ class Config(Strict):
     """
 
     run: Path
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     sources: tuple[SourceConfig, ...]
     evaluation: tuple[SourceConfig, ...] = ()
     encoders: dict[str, PluginConfig]
     objective: PluginConfig = PluginConfig(name="info-nce")
     binder: BinderConfig = Field(default_factory=BinderConfig)
     train: TrainConfig
+
+    @field_validator("run")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser()
 
     @model_validator(mode="after")
     def _has_sources(self) -> Config:

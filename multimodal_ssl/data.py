@@ -6,10 +6,12 @@ the batch alone, however many workers and processes there are.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,8 @@ class Batch:
 
     Attributes:
         supply: position of the supply.
+        keys: of the samples; with several supplies a key begins with the position of its own, e.g. "1/cat.png".
+        groups: of the samples; one without a group has one of its own.
         inputs: name -> what its encoder takes; empty if no sample could be read.
         unreadable: key and reason of the samples that could not be read.
         previews: name -> what a person sees of each sample; only if asked for.
@@ -110,17 +114,19 @@ class Feed(Dataset[Batch]):
             try:
                 sample = self._read(ticket.supply, row)
                 key = sample.key
+                if not 0 < sample.weight <= 1:
+                    raise ValueError(f"its weight is {sample.weight}, not in (0, 1]")
                 items = {name: self.modalities[name].load(sample.items[name]) for name in ticket.names}
                 rng = None if self.seed is None else np.random.default_rng((self.seed, ticket.step, slot))
                 ready = {name: self.encoders[name].prepare(item, rng) for name, item in items.items()}
-                seen = {name: self.modalities[name].preview(item) for name, item in items.items() if self.previews}
+                seen = self._previews(sample, items) if self.previews else {}
             except UnreadableError as error:
-                batch.unreadable.append((error.key, error.reason))
+                batch.unreadable.append((self.told(ticket.supply, error.key), error.reason))
                 continue
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one sample, it is recorded and left out
-                batch.unreadable.append((key, f"{type(error).__name__}: {error}"))
+                batch.unreadable.append((self.told(ticket.supply, key), f"{type(error).__name__}: {error}"))
                 continue
-            batch.keys.append(key)
+            batch.keys.append(self.told(ticket.supply, key))
             batch.groups.append(sample.group or f"{ticket.supply}/{key}")
             weights.append(sample.weight)
             for name in ticket.names:
@@ -131,6 +137,20 @@ class Feed(Dataset[Batch]):
             batch.inputs = {name: self.encoders[name].collate(items) for name, items in prepared.items()}
         batch.weight = torch.tensor(weights, dtype=torch.float32)
         return batch
+
+    def _previews(self, sample: Sample, items: Mapping[str, Any]) -> dict[str, Preview]:
+        seen = {name: self.modalities[name].preview(item) for name, item in items.items()}
+        for name, preview in seen.items():
+            path = sample.items[name]
+            texts = [other.text for key, other in seen.items() if key != name and other.text]
+            seen[name] = replace(
+                preview, path=str(path) if isinstance(path, Path) else None, caption=", ".join(texts) or None
+            )
+        return seen
+
+    def told(self, supply: int, key: str) -> str:
+        """Return the key of a sample as all supplies together know it."""
+        return f"{supply}/{key}" if len(self.supplies) > 1 else key
 
     def _read(self, supply: int, row: int | Sample) -> Sample:
         source = self.supplies[supply].source
@@ -150,8 +170,8 @@ class _Once(Iterable[Ticket]):
         return self.tickets
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
+def _same(value: Any) -> Any:
+    return value
 
 
 def batches(feed: Feed, tickets: Iterator[Ticket], *, workers: int) -> Iterator[Batch]:
@@ -161,7 +181,7 @@ def batches(feed: Feed, tickets: Iterator[Ticket], *, workers: int) -> Iterator[
         sampler=_Once(tickets),
         batch_size=None,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_same,
         prefetch_factor=4 if workers else None,
     )
     yield from loader
@@ -175,21 +195,13 @@ def raw_items(supplies: Sequence[Supply], names: Sequence[str], modality: Modali
         source = supply.source
         if isinstance(source, MapSource):
             rows = np.unique(np.linspace(0, len(source) - 1, num=min(share, len(source)), dtype=np.int64))
-            samples = _readable(source, rows)
+            reads = (functools.partial(source.__getitem__, int(row)) for row in rows)
         else:
-            samples = itertools.islice(source, share)
-        for sample in samples:
-            for name in names:
-                if name in sample.items:
-                    try:
-                        yield modality.load(sample.items[name])
-                    except (OSError, ValueError):
-                        continue  # training records it when it comes to it
-
-
-def _readable(source: MapSource, rows: Iterable[int]) -> Iterator[Sample]:
-    for row in rows:
-        try:
-            yield source[int(row)]
-        except UnreadableError:
-            continue
+            reads = (functools.partial(_same, sample) for sample in itertools.islice(source, share))
+        for read in reads:
+            try:
+                sample = read()
+                items = [modality.load(sample.items[name]) for name in names if name in sample.items]
+            except Exception:  # noqa: BLE001 - training records it when it comes to it
+                continue
+            yield from items

@@ -1,8 +1,9 @@
-"""Views of all processes, so that every objective sees the whole batch and one process and many agree."""
+"""What processes tell each other, so that every objective sees the whole batch and one process and many agree."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -10,17 +11,15 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 
-def gather(
-    views: Mapping[str, Tensor], weight: Tensor, group: Tensor
-) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
-    """Join views [b, D], weight [b] and group [b] of all processes, and tell which rows [B] are this process's own.
+def gather(views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Join views [b, D], weight [b] and group [b] of all processes, in the order of their ranks.
 
     The gradient flows back to every process. As each of them computes the same loss, a view receives `world` times its
     gradient, and the mean over processes that DistributedDataParallel takes makes it the gradient of one process.
     Processes may hold batches of different sizes, since samples may be unreadable.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return dict(views), weight, group, torch.ones_like(weight, dtype=torch.bool)
+    if not _several():
+        return dict(views), weight, group
     sizes = [torch.zeros((), dtype=torch.int64, device=weight.device) for _ in range(dist.get_world_size())]
     dist.all_gather(sizes, torch.tensor(len(weight), device=weight.device))
     counts = [int(size) for size in sizes]
@@ -31,7 +30,26 @@ def gather(
         everywhere = all_gather(padded)  # type: ignore[no-untyped-call]  # torch gives it no types
         return torch.cat([one[:count] for one, count in zip(everywhere, counts, strict=True)])
 
-    own = torch.zeros(sum(counts), dtype=torch.bool, device=weight.device)
-    first = sum(counts[: dist.get_rank()])
-    own[first : first + counts[dist.get_rank()]] = True
-    return {name: join(view) for name, view in views.items()}, join(weight), join(group), own
+    return {name: join(view) for name, view in views.items()}, join(weight), join(group)
+
+
+def agree(unreadable: Sequence[tuple[str, str]], readable: int) -> tuple[list[tuple[str, str]], int]:
+    """Return the unreadable samples of all processes, and the least number of readable ones that a process has."""
+    if not _several():
+        return list(unreadable), readable
+    numbers: list[tuple[list[tuple[str, str]], int]] = [([], 0)] * dist.get_world_size()
+    dist.all_gather_object(numbers, (list(unreadable), readable))
+    return [one for lost, _ in numbers for one in lost], min(count for _, count in numbers)
+
+
+def add_counts(counts: Mapping[str, int]) -> Counter[str]:
+    """Return the sum of the counts of all processes."""
+    everywhere: list[Mapping[str, int]] = [dict(counts)]
+    if _several():
+        everywhere *= dist.get_world_size()
+        dist.all_gather_object(everywhere, dict(counts))
+    return sum(map(Counter, everywhere), Counter())
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

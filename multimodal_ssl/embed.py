@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from multimodal_ssl.binder import Binder, to_device
+from multimodal_ssl.binder import Binder, evaluating, to_device
 from multimodal_ssl.data import Feed, Supply, batches
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.plan import ordered_tickets
@@ -37,7 +37,7 @@ class Embedded:
 def embed(
     binder: Binder, supplies: Sequence[Supply], *, batch: int = 256, workers: int = 0, previews: bool = False
 ) -> tuple[dict[str, Embedded], list[tuple[str, str]]]:
-    """Return what the supplies hold, by name of the items, and key and reason of each sample that can't be read.
+    """Return what the supplies hold, by name of the items, and key and reason of each item that can't be embedded.
 
     With several supplies a key begins with the position of its own, e.g. "1/cat.png".
     """
@@ -47,27 +47,35 @@ def embed(
     found = {name: Embedded(np.empty((0, binder.dim), np.float32)) for name in encoders}
     vectors: dict[str, list[NDArray[np.float32]]] = {name: [] for name in encoders}
     unreadable: list[tuple[str, str]] = []
-    was_training = binder.training
-    binder.eval()
     lengths = [len(supply.source) if isinstance(supply.source, MapSource) else None for supply in supplies]
     total = None if None in lengths else sum(length for length in lengths if length is not None)
     console = Console(stderr=True)
-    with torch.inference_mode(), Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    with torch.inference_mode(), evaluating(binder), bar:
         task = bar.add_task("embedding", total=total)
         for one in batches(feed, ordered_tickets(supplies, batch=batch), workers=workers):
             unreadable += one.unreadable
-            prefix = f"{one.supply}/" if len(supplies) > 1 else ""
-            if one.keys:
-                views = binder({name: to_device(inputs, device) for name, inputs in one.inputs.items()})
-                for name, view in views.items():
-                    vectors[name].append(view.cpu().numpy())
-                    found[name].keys += [prefix + key for key in one.keys]
-                    found[name].groups += one.groups
-                    found[name].previews += one.previews.get(name, [])
+            views = binder({name: to_device(inputs, device) for name, inputs in one.inputs.items()})
+            for name, view in views.items():
+                made = view.cpu().numpy()
+                is_unit = np.abs(np.linalg.norm(made, axis=1) - 1) < 1e-3  # not so of NaN
+                good = np.flatnonzero(is_unit)
+                unreadable += [(one.keys[i], f"its {name} has no finite vector") for i in np.flatnonzero(~is_unit)]
+                vectors[name].append(made[good])
+                found[name].keys += [one.keys[i] for i in good]
+                found[name].groups += [one.groups[i] for i in good]
+                found[name].previews += [one.previews[name][i] for i in good if previews]
             bar.advance(task, len(one.keys) + len(one.unreadable))
-    binder.train(was_training)
+    for position, supply in enumerate(supplies):
+        unreadable += [(feed.told(position, key), reason) for key, reason in supply.source.skipped]
     for name, parts in vectors.items():
-        if not parts:
-            raise InputError(f"no {name} could be read: {unreadable[:1] or 'the sources hold none'}")
+        if not sum(map(len, parts)):
+            raise InputError(f"no {name} could be read ({_first(unreadable) or 'the sources hold none'})")
         found[name].vectors = np.concatenate(parts)
+    if unreadable:
+        console.print(f"warning: {len(unreadable):,} could not be read, e.g. {_first(unreadable)}", markup=False)
     return found, unreadable
+
+
+def _first(unreadable: Sequence[tuple[str, str]]) -> str:
+    return "; ".join(f"{key}: {reason}" for key, reason in unreadable[:3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from multimodal_ssl.errors import InputError
 
-CHUNK = 512  # queries scored at a time: N x N scores never stand in memory together
+CHUNK = 2**25  # scores that stand in memory together
 
 Counts = NDArray[np.int64]
 
@@ -25,7 +26,7 @@ class Retrieval:
         n: queries that have something to find; `unanswerable` is how many have not.
         gallery: items searched.
         recall: k -> share of queries with an item of their group among the first k.
-        interval: k -> 95 % interval of it, by bootstrap over groups.
+        interval: k -> 95 % interval of it, over groups.
         chance: k -> what a random order gives.
         median_rank: of the first item of the group; 1 is best.
     """
@@ -56,13 +57,15 @@ def retrieval(
     gallery_groups: NDArray[np.int64],
     *,
     ks: Sequence[int] = (1, 5, 10),
-    resamples: int = 1000,
-    seed: int = 0,
 ) -> Retrieval:
     """Score queries [N, D] against a gallery [M, D] by inner product; items of the query's group are hits.
 
-    Ties count as their expectation over random orders, so a collapsed model scores chance.
+    Ties count as their expectation over random orders, so a collapsed model scores chance. Raises InputError if there
+    is nothing to measure, or a vector is not finite.
     """
+    for name, vectors in (("queries", queries), ("gallery", gallery)):
+        if not np.isfinite(vectors).all():
+            raise InputError(f"some vectors of the {name} are not finite: they would seem to be found at once")
     found = first_hits(queries, gallery, query_groups, gallery_groups)
     answerable = found.hits > 0
     if not answerable.any():
@@ -76,7 +79,7 @@ def retrieval(
         unanswerable=int((~answerable).sum()),
         gallery=len(gallery),
         recall={k: float(shares[k].mean()) for k in ks},
-        interval={k: bootstrap_interval(shares[k], groups, resamples=resamples, seed=seed) for k in ks},
+        interval={k: wilson_interval(shares[k], groups) for k in ks},
         chance={
             k: float(chance_of_hit(found.hits, np.full_like(tied, len(gallery)), np.full_like(tied, k)).mean())
             for k in ks
@@ -94,9 +97,10 @@ def first_hits(
     """Find the best item of each query's group."""
     items, item_groups = torch.from_numpy(gallery).T, torch.from_numpy(gallery_groups)
     parts = []
-    for start in range(0, len(queries), CHUNK):
-        scores = torch.from_numpy(queries[start : start + CHUNK]) @ items  # [CHUNK, M]
-        same = torch.from_numpy(query_groups[start : start + CHUNK])[:, None] == item_groups
+    size = max(1, CHUNK // max(1, len(gallery)))
+    for start in range(0, len(queries), size):
+        scores = torch.from_numpy(queries[start : start + size]) @ items  # [size, M]
+        same = torch.from_numpy(query_groups[start : start + size])[:, None] == item_groups
         best = scores.masked_fill(~same, -torch.inf).amax(1, keepdim=True)
         tied = scores == best
         parts.append(torch.stack([(scores > best).sum(1), (tied & same).sum(1), (tied & ~same).sum(1), same.sum(1)]))
@@ -112,16 +116,19 @@ def chance_of_hit(hits: Counts, items: Counts, draws: Counts) -> NDArray[np.floa
     return 1 - miss
 
 
-def bootstrap_interval(
-    values: NDArray[np.float64], groups: NDArray[np.int64], *, resamples: int, seed: int
-) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean of values [N], whole groups being drawn (Efron 1979)."""
+def wilson_interval(values: NDArray[np.float64], groups: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of values [N] in [0, 1] whose groups were drawn as wholes.
+
+    Wilson's score interval (1927) of as many independent values as have the variance of the mean over groups (Kish
+    1965, the design effect). Unlike a bootstrap it keeps its width where all values are 0 or 1.
+    """
     _, which = np.unique(groups, return_inverse=True)
     sums, counts = np.bincount(which, values), np.bincount(which)
-    rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for i in range(resamples):
-        drawn = rng.integers(len(sums), size=len(sums))
-        means[i] = sums[drawn].sum() / counts[drawn].sum()
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
+    mean, number = float(values.mean()), len(sums)
+    variance = float(((sums - mean * counts) ** 2).sum()) * number / max(1, number - 1) / len(values) ** 2
+    simple = mean * (1 - mean)
+    effective = min(len(values), max(1.0, simple / variance)) if variance * simple > 0 else number
+    z = 1.959964
+    centre = (mean + z**2 / (2 * effective)) / (1 + z**2 / effective)
+    half = z / (1 + z**2 / effective) * math.sqrt(simple / effective + z**2 / (4 * effective**2))
+    return max(0.0, centre - half), min(1.0, centre + half)

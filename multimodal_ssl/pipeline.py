@@ -19,16 +19,18 @@ from multimodal_ssl.config import Config, SourceConfig, dump_config, load_config
 from multimodal_ssl.data import Supply, group_ids, raw_items
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError, nearest
+from multimodal_ssl.files import write_text
 from multimodal_ssl.index import Index, Kind
 from multimodal_ssl.metrics import retrieval
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.report import Direction, save_card
-from multimodal_ssl.training import Learner, train
+from multimodal_ssl.training import Learner, count_steps, train
 
-FORMAT = 1  # of a run folder
+FORMAT = 2  # of a run folder
+MARK = "# Written by mmssl: the config of the run in this folder, with every default.\n"
 ADAPT_ITEMS = 100_000  # raw items at most from which an encoder learns its preparation
-FREE_ON_RESUME = {"workers", "threads", "log_every", "checkpoint_every", "max_unreadable"}
+FREE_ON_RESUME = {"workers", "log_every", "checkpoint_every", "max_unreadable"}
 
 
 def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None) -> Binder:
@@ -41,10 +43,14 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     supplies = open_supplies(config.sources, catalog)
     pairs = trained_pairs(supplies)
     plan = Plan(supplies, batch=config.train.batch, seed=config.seed)
+    count_steps(plan, config.train)
     torch.manual_seed(config.seed)
     binder = build_binder(config, supplies, catalog)
     objective = catalog.create("objectives", config.objective.name, pairs, options=config.objective.options)
-    open_supplies(config.evaluation, catalog)  # a mistake there is better told now than after training
+    for supply in open_supplies(config.evaluation, catalog):  # a mistake there is better told now than after training
+        for name in supply.names:
+            if name not in binder.encoders:
+                raise InputError(f"evaluation: no encoder for {name!r}: leave it out with `use: [...]`")
     if process.is_main_process:
         _claim(config, resume=resume)
     process.wait_for_everyone()
@@ -52,26 +58,24 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
         binder.encoder(name).adapt(raw_items(supplies, [name], binder.modalities[name], ADAPT_ITEMS))
     train(Learner(binder, objective), plan, config.train, run_dir=config.run, resume=resume)
     if process.is_main_process:
-        _save(config.run, binder)
+        _save(config.run, binder, pairs)
         save_card(config.run)
     process.wait_for_everyone()
     return binder.eval()
 
 
+def open_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Read a config as `load_config` does; one in the folder of a run is of that run, wherever it was moved."""
+    path = Path(path)
+    if (path.parent / "checkpoints").exists() or (path.parent / "binder.json").exists():
+        overrides = (f"run={path.parent}", *overrides)
+    return load_config(path, overrides)
+
+
 def load(run: Path | str, *, catalog: Catalog | None = None) -> Binder:
     """Open the Binder of a run, in eval mode."""
     run = Path(run)
-    try:
-        recipe = json.loads((run / "binder.json").read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"{run} holds no trained run (no binder.json); train one with `mmssl fit`") from error
-    except ValueError as error:
-        raise InputError(f"{run / 'binder.json'} is damaged: {error}") from error
-    if recipe.get("format") != FORMAT:
-        raise InputError(
-            f"{run} was written by version {recipe.get('version')} in format {recipe.get('format')}; "
-            f"this version reads format {FORMAT}: use that version, or train again from its config.yaml"
-        )
+    recipe = _read_binder(run)
     binder = _from_recipe(recipe["recipe"], catalog or Catalog.discover())
     try:
         binder.load_state_dict(load_tensors(run / "model.safetensors"))
@@ -90,12 +94,12 @@ def bench(
     All items of one modality are one gallery, whichever source they come from; items of the query's group are hits.
     """
     catalog = catalog or Catalog.discover()
-    config = load_config(Path(run) / "config.yaml", overrides)
+    config = run_config(run, overrides)
     if not config.evaluation:
         raise InputError(f"the config of {run} has no `evaluation:` sources; give one, e.g. evaluation=[{{name: ...}}]")
     binder = binder or load(run, catalog=catalog)
     found, _ = embed(binder, open_supplies(config.evaluation, catalog), workers=config.train.workers)
-    trained = {frozenset(pair) for pair in trained_pairs(open_supplies(config.sources, catalog))}
+    trained = {frozenset(pair) for pair in _read_binder(Path(run))["pairs"]}
     directions = []
     for query, gallery in itertools.permutations(found, 2):
         if set(found[query].groups) & set(found[gallery].groups):
@@ -116,16 +120,26 @@ def build_index(
 ) -> Index:
     """Embed the items of a run's evaluation (or training) sources and return them as an Index."""
     catalog = catalog or Catalog.discover()
-    config = load_config(Path(run) / "config.yaml", overrides)
+    config = run_config(run, overrides)
     supplies = open_supplies(getattr(config, of), catalog)
     if not supplies:
-        raise InputError(f"the config of {run} has no `{of}:` sources to index")
+        raise InputError(
+            f"the config of {run} has no `{of}:` sources; `mmssl index {run} --of sources` takes the others"
+        )
     binder = binder or load(run, catalog=catalog)
     found, _ = embed(binder, supplies, workers=config.train.workers, previews=True)
     index = Index(binder.fingerprint(), binder.dim, kind=kind)
     for name, items in found.items():
         index.add(name, items)
     return index
+
+
+def run_config(run: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Read the config of a run; only what is read from it (sources, evaluation) may be overridden."""
+    for override in overrides:
+        if not override.startswith(("sources", "evaluation", "train.workers=")):
+            raise InputError(f"{override!r}: a trained run is what it is; evaluation.* and sources.* can be overridden")
+    return open_config(Path(run) / "config.yaml", overrides)
 
 
 def open_supplies(configs: Sequence[SourceConfig], catalog: Catalog) -> list[Supply]:
@@ -156,7 +170,14 @@ def trained_pairs(supplies: Sequence[Supply]) -> list[tuple[str, str]]:
 
 def build_binder(config: Config, supplies: Sequence[Supply], catalog: Catalog) -> Binder:
     """Build an untrained Binder with an encoder for each modality that the supplies use."""
-    kinds = {name: supply.source.modalities[name] for supply in supplies for name in supply.names}
+    kinds: dict[str, str] = {}
+    for supply in supplies:
+        for name in supply.names:
+            kind = supply.source.modalities[name]
+            if kinds.setdefault(name, kind) != kind:
+                raise InputError(
+                    f"{name!r} is {kinds[name]!r} in one source and {kind!r} in another: rename one of them"
+                )
     for name in kinds:
         if name not in config.encoders:
             raise InputError(f"no encoder for {name!r}: add encoders.{name}, or leave {name!r} out with `use:`")
@@ -204,7 +225,11 @@ def _from_recipe(recipe: Mapping[str, Any], catalog: Catalog) -> Binder:
 def _claim(config: Config, *, resume: bool) -> None:
     """Make the folder of the run; raise InputError rather than touch another run's."""
     run, path = config.run, config.run / "config.yaml"
-    if path.exists():
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{run} can't be made a folder ({error.strerror}): give another with run=OTHER") from error
+    if any((run / "checkpoints").glob("*")) or (run / "binder.json").exists():
         if not resume:
             raise InputError(
                 f"{run} holds a run already: --resume goes on with it, run=OTHER trains into another folder"
@@ -217,23 +242,42 @@ def _claim(config: Config, *, resume: bool) -> None:
                 f"{run} was begun with another config ({', '.join(changed[:5])}): resume it with {path}, "
                 "or train into another folder with run=OTHER"
             )
-    elif run.exists() and any(run.iterdir()):
+    elif any(run.iterdir()) and not (path.exists() and path.read_text().startswith(MARK)):
         raise InputError(
             f"{run} is not empty and holds no run: it is left as it is; give another folder with run=OTHER"
         )
-    run.mkdir(parents=True, exist_ok=True)
-    path.write_text(dump_config(config))
+    write_text(path, MARK + dump_config(config))
 
 
-def _save(run: Path, binder: Binder) -> None:
+def _save(run: Path, binder: Binder, pairs: Sequence[tuple[str, str]]) -> None:
     save_tensors(run / "model.safetensors", binder.state_dict())
     recipe = {
         "format": FORMAT,
         "version": multimodal_ssl.__version__,
         "fingerprint": binder.fingerprint(),
         "recipe": json.loads(binder.recipe),
+        "pairs": pairs,
     }
-    (run / "binder.json").write_text(json.dumps(recipe, indent=2))
+    write_text(run / "binder.json", json.dumps(recipe, indent=2))
+
+
+def _read_binder(run: Path) -> dict[str, Any]:
+    path = run / "binder.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{run} holds no trained run (no binder.json); train one with `mmssl fit`") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        what = (found.get("version"), found.get("format")) if isinstance(found, dict) else (None, None)
+        raise InputError(
+            f"{run} was written by version {what[0]} in format {what[1]}; this version reads format {FORMAT}: "
+            "use that version, or train again from its config.yaml"
+        )
+    if missing := {"recipe", "fingerprint", "pairs"} - found.keys():
+        raise InputError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
+    return found
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ class Plan:
 
     Supplies take turns by their shares: at each step the one that is furthest behind. Raises InputError if a supply
     can't fill a batch.
+
+    Attributes:
+        left_out: number of samples that no batch can hold, since too few others have two of their items.
     """
 
     def __init__(self, supplies: Sequence[Supply], *, batch: int, seed: int) -> None:
@@ -31,6 +34,7 @@ class Plan:
             for position, one in enumerate(supplies)
             if isinstance(one.source, MapSource)
         }
+        self.left_out = sum(order.left_out for order in self._orders.values())
         self._shares = np.array([one.share for one in supplies]) / sum(one.share for one in supplies)
 
     def tickets(self, *, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Ticket]:
@@ -64,31 +68,32 @@ def ordered_tickets(supplies: Sequence[Supply], *, batch: int) -> Iterator[Ticke
             pending: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
             for sample in supply.source:
                 names = tuple(name for name in supply.names if name in sample.items)
-                pending[names].append(sample)
+                if names:
+                    pending[names].append(sample)
                 if len(pending[names]) == batch:
                     yield Ticket(0, position, names, pending.pop(names), range(batch))
             for names, samples in pending.items():
-                if names:
-                    yield Ticket(0, position, names, samples, range(len(samples)))
+                yield Ticket(0, position, names, samples, range(len(samples)))
 
 
 class MapOrder:
     """The batches of a MapSource: the n-th is a function of the seed and n.
 
-    Samples are grouped by the items that they have, and each epoch shuffles within these kinds and among the batches.
-    The remainder of a kind that fills no batch is another one in each epoch.
+    Samples are grouped by the items that they have, and each epoch shuffles within these kinds and among the batches,
+    which are all full: the remainder of a kind is another one in each epoch.
     """
 
     def __init__(self, source: MapSource, names: Sequence[str], *, batch: int, seed: Sequence[int]) -> None:
-        kinds = {kind: rows for kind, rows in _kinds(source, names).items() if len(kind) >= 2}
-        usable = sum(map(len, kinds.values()))
-        if usable < batch:
+        found = {kind: rows for kind, rows in _kinds(source, names).items() if len(kind) >= 2}
+        kinds, self.left_out = _fill(found, batch)
+        if not kinds:
             raise InputError(
-                f"a batch of {batch} is larger than the data: the source has {len(source)} samples, "
-                f"{usable} of them with two or more of {', '.join(names)}; lower train.batch or add data"
+                f"a batch of {batch} is larger than the data: source {seed[-1]} has {len(source)} samples, "
+                f"{sum(map(len, found.values()))} of them with two or more of {', '.join(names)}; "
+                "lower train.batch or add data"
             )
         self.kinds, self.seed, self.batch = kinds, tuple(seed), batch
-        self.batches = {kind: max(1, len(rows) // batch) for kind, rows in kinds.items()}
+        self.batches = {kind: len(rows) // batch for kind, rows in kinds.items()}
         self.per_epoch = sum(self.batches.values())
         self._epoch = -1
         self._plan: list[tuple[tuple[str, ...], list[int]]] = []
@@ -116,19 +121,55 @@ def _kinds(source: MapSource, names: Sequence[str]) -> dict[tuple[str, ...], NDA
     return {kind: np.array(found[kind], np.int64) for kind in sorted(found) if kind}
 
 
+def _fill(
+    kinds: Mapping[tuple[str, ...], NDArray[np.int64]], batch: int
+) -> tuple[dict[tuple[str, ...], NDArray[np.int64]], int]:
+    """Return kinds of a batch or more, and how many samples are in none of them.
+
+    A sample of a rarer kind gives up items: it joins the largest kind that it holds all of, or the commonest pair.
+    """
+    full = {kind: [rows] for kind, rows in kinds.items() if len(rows) >= batch}
+    homeless: dict[tuple[str, ...], NDArray[np.int64]] = {}
+    for kind, rows in kinds.items():
+        if kind not in full:
+            homes = [home for home in full if set(home) <= set(kind)]
+            if homes:
+                full[max(homes, key=lambda home: (len(home), len(kinds[home])))].append(rows)
+            else:
+                homeless[kind] = rows
+    while homeless:
+        pairs: Counter[tuple[str, ...]] = Counter()
+        for kind, rows in homeless.items():
+            pairs.update({pair: len(rows) for pair in itertools.combinations(kind, 2)})
+        pair, count = max(pairs.items(), key=lambda one: (one[1], one[0]))
+        if count < batch:
+            break
+        full[pair] = [homeless.pop(kind) for kind in list(homeless) if set(pair) <= set(kind)]
+    left_out = sum(map(len, homeless.values()))
+    return {kind: np.sort(np.concatenate(parts)) for kind, parts in sorted(full.items())}, left_out
+
+
 def _stream(source: PairingSource, names: Sequence[str], *, batch: int, seed: Sequence[int]) -> Iterator[Any]:
-    """Yield (names, samples) of a source without random access, shuffled through a buffer, epoch after epoch."""
+    """Yield (names, samples) of a source without random access, shuffled through a buffer, epoch after epoch.
+
+    A batch is full: samples of a rare kind wait for those of the next epochs.
+    """
+    pending: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
     for epoch in itertools.count():
-        pending: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
-        empty = True
+        usable = 0
         for sample in _shuffled(source, np.random.default_rng((*seed, epoch))):
             kind = tuple(name for name in names if name in sample.items)
+            if len(kind) < 2:
+                continue
+            usable += 1
             pending[kind].append(sample)
-            if len(kind) >= 2 and len(pending[kind]) == batch:
+            if len(pending[kind]) == batch:
                 yield kind, pending.pop(kind)
-                empty = False
-        if empty:
-            raise InputError(f"a batch of {batch} is larger than the data of a source; lower train.batch or add data")
+        if usable < batch:
+            raise InputError(
+                f"a batch of {batch} is larger than the data: source {seed[-1]} has {usable} samples with two or more "
+                f"of {', '.join(names)}; lower train.batch or add data"
+            )
 
 
 def _shuffled(source: PairingSource, rng: np.random.Generator) -> Iterator[Sample]:

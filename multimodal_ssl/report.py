@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ import torch
 import yaml
 
 from multimodal_ssl.config import Config, dump_config
+from multimodal_ssl.files import write_text
 from multimodal_ssl.metrics import Retrieval
 
 HEADER = """| from | to | trained together | R@1 | R@10 | chance R@10 | median rank | queries |
@@ -44,9 +44,13 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = time.perf_counter() - began
 
 
-def peak_memory() -> float:
-    """Return the largest resident memory of this process plus that of its largest worker, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
+def peak_memory() -> float | None:
+    """Return the largest resident memory of this process plus that of its largest worker, in GB; None on Windows."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    unit = 1e-9 if sys.platform == "darwin" else 1024e-9
     return unit * sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
@@ -67,12 +71,13 @@ def save_report(
     config: Config, fingerprint: str, directions: Sequence[Direction], seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """Write report.json of a run, and its model card anew; return the report."""
+    memory = peak_memory()
     report = {
         **figures(config, fingerprint, directions),
         "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
-        "peak_memory_gb": round(peak_memory() / 1e9, 2),
+        "peak_memory_gb": memory and round(memory, 2),
     }
-    (config.run / "report.json").write_text(json.dumps(report, indent=2))
+    write_text(config.run / "report.json", json.dumps(report, indent=2))
     save_card(config.run)
     return report
 
@@ -116,7 +121,7 @@ vectors = binder.encode("{names[0]}", [...])  # [N, {recipe["dim"]}]
 multimodal_ssl {binder["version"]}, format {binder["format"]}, fingerprint `{binder["fingerprint"]}`.
 """
     ]
-    (run / "README.md").write_text("\n".join(parts))
+    write_text(run / "README.md", "\n".join(parts))
 
 
 def retrieval_table(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from multimodal_ssl.binder import Binder
+from multimodal_ssl.errors import InputError
 from multimodal_ssl.index import Hit, Index
 from multimodal_ssl.types import Preview
 
@@ -20,7 +21,9 @@ TILE, MARGIN, CAPTION = 120, 8, 44  # pixels
 def search(
     binder: Binder, index: Index, queries: Sequence[Any], *, by: str, among: str, k: int = 10
 ) -> list[list[Hit]]:
-    """Return the k items of modality `among` that are nearest to each query, an item (or path) of modality `by`."""
+    """Return the k items of modality `among` that are nearest to each of the queries, items or paths of `by`."""
+    if isinstance(queries, str | bytes | Path):
+        raise InputError(f"queries are a list, not one: give [{queries!r:.60}]")
     index.check(binder.fingerprint())
     scores, rows = index.nearest(among, binder.encode(by, queries), k)
     return [index.items(among, row, score) for row, score in zip(rows, scores, strict=True)]
@@ -40,7 +43,7 @@ def contact_sheet(path: Path, rows: Sequence[tuple[Preview | str, Sequence[Hit]]
             left = MARGIN + column * (TILE + MARGIN)
             _tile(sheet, left, top, hit.preview, f"{hit.score:.2f}\n{hit.key}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    sheet.save(path, "PNG")
 
 
 def _tile(sheet: Image.Image, left: int, top: int, preview: Preview, caption: str) -> None:

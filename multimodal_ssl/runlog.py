@@ -7,13 +7,15 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
+
+from multimodal_ssl.files import write_text
 
 
 class RunLog:
@@ -30,12 +32,25 @@ class RunLog:
         self.unreadable_path = run_dir / "unreadable.jsonl"
         if enabled:
             kept = [one for one in _read_lines(self.metrics_path) if one["step"] <= start]
-            self.metrics_path.write_text("".join(json.dumps(one) + "\n" for one in kept))
+            _write_lines(self.metrics_path, kept)
             self.counts.update({name: n for name, n in (kept or [{}])[-1].items() if "/" in name})
-            if not start:
-                self.unreadable_path.unlink(missing_ok=True)
-            self.known.update(one["key"] for one in _read_lines(self.unreadable_path))
-            self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start or None)
+            known = _read_lines(self.unreadable_path) if start else []
+            _write_lines(self.unreadable_path, known)
+            self.known.update(one["key"] for one in known)
+            self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start + 1)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Say what was counted and how many samples could not be read."""
+        if self.enabled:
+            self.board.close()
+            console = Console(stderr=True)
+            for what, value in self.counts.items():
+                console.print(f"{what}: {value:,} times")
+            if self.known:
+                console.print(f"{len(self.known):,} samples could not be read: {self.unreadable_path}")
 
     def add(self, **values: float) -> None:
         """Add the values of one step to the means that `write` reports."""
@@ -43,10 +58,10 @@ class RunLog:
         for name, value in values.items():
             self.sums[name] += value
 
-    def count(self, name: str, counts: Mapping[str, int]) -> None:
-        """Add what an encoder counted to the counts of all of training."""
+    def count(self, counts: Mapping[str, int]) -> None:
+        """Add to the counts of all of training."""
         for what, value in counts.items():
-            self.counts[f"{name}/{what}"] += value
+            self.counts[what] += value
 
     def mean(self, name: str) -> float:
         """Return the mean since the last `write`."""
@@ -67,11 +82,11 @@ class RunLog:
 
     def unreadable(self, samples: Sequence[tuple[str, str]]) -> None:
         """Record each sample that can't be read once."""
-        new = [(key, reason) for key, reason in samples if key not in self.known]
-        self.known.update(key for key, _ in new)
-        if new:  # every process meets its own
+        new = {key: reason for key, reason in samples if key not in self.known}
+        self.known.update(new)
+        if new and self.enabled:
             with self.unreadable_path.open("a") as file:
-                file.writelines(json.dumps({"key": key, "reason": reason}) + "\n" for key, reason in new)
+                file.writelines(json.dumps({"key": key, "reason": reason}) + "\n" for key, reason in new.items())
 
     def warn(self, advice: str | None) -> None:
         """Say an advice once."""
@@ -79,21 +94,18 @@ class RunLog:
             self.warned.add(advice[:30])
             Console(stderr=True).print(f"[yellow]warning:[/] {advice}")
 
-    def close(self) -> None:
-        """Say what was counted and how many samples could not be read."""
-        if self.enabled:
-            self.board.close()
-            console = Console(stderr=True)
-            for what, value in self.counts.items():
-                console.print(f"{what}: {value:,} times")
-            if self.known:
-                console.print(f"{len(self.known):,} samples could not be read: {self.unreadable_path}")
-
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the whole lines of a JSONL file; a kill may have left half a line at its end."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
+
+
+def _write_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(one) + "\n" for one in values))
 
 
 @contextmanager

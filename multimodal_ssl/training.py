@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from multimodal_ssl.binder import Binder, to_device
 from multimodal_ssl.checkpoint import restore_checkpoint, save_checkpoint
 from multimodal_ssl.config import TrainConfig
 from multimodal_ssl.data import Feed, batches
-from multimodal_ssl.distributed import gather
+from multimodal_ssl.distributed import add_counts, agree, gather
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.health import diagnose
 from multimodal_ssl.plan import Plan, count_samples
 from multimodal_ssl.runlog import RunLog, progress
-from multimodal_ssl.types import Inputs, Objective
+from multimodal_ssl.types import Inputs, MapSource, Objective
 
 MANY = 1000  # samples, before the share of unreadable ones says something
 
@@ -34,12 +35,18 @@ class Learner(nn.Module):
         self.binder, self.objective = binder, objective
 
     def forward(self, inputs: Mapping[str, Inputs], weight: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the loss, the agreement of this process's samples [b] and the spread of the views (see health)."""
-        views, weight, group, own = gather(self.binder(inputs), weight, group)
-        loss, agreement = self.objective(views, weight, group)
+        """Return the loss, the agreement [B] and the spread of the views (see health), all of all processes."""
+        views, weight, group = gather(self.binder(inputs), weight, group)
+        with torch.autocast(weight.device.type, enabled=False):  # bf16 can't tell cosines of .98 and .985 apart
+            loss, agreement = self.objective(views, weight, group)
         with torch.no_grad():
             spread = torch.stack([1 - view.mean(0).square().sum() for view in views.values()]).min()
-        return loss, agreement[own], spread
+        return loss, agreement, spread
+
+
+def count_steps(plan: Plan, config: TrainConfig) -> int:
+    """Return the length of training; raise InputError if it is given in epochs of a source that can't tell its own."""
+    return config.steps or max(1, round((config.epochs or 0) * count_samples(plan.supplies) / config.batch))
 
 
 def train(learner: Learner, plan: Plan, config: TrainConfig, *, run_dir: Path, resume: bool) -> None:
@@ -55,78 +62,89 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, *, run_dir: Path, r
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # a batch holds some modalities
     )
     optimizer = torch.optim.AdamW(parameter_groups(learner, config.weight_decay), betas=(0.9, 0.98), fused=True)
-    total = config.steps or max(1, round((config.epochs or 0) * count_samples(plan.supplies) / config.batch))
+    total = count_steps(plan, config)
     start = restore_checkpoint(run_dir / "checkpoints", learner, optimizer) if resume else 0
     model, optimizer = accelerator.prepare(learner, optimizer)
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
+    if config.batch < world:
+        raise InputError(f"train.batch is {config.batch}, which is less than one sample for each of {world} processes")
 
     encoders = {name: learner.binder.encoder(name) for name in learner.binder.encoders}
     feed = Feed(plan.supplies, encoders, learner.binder.modalities, seed=plan.seed)
     tickets = plan.tickets(start=start, stop=total, rank=rank, world=world)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config.precision))
-    log = RunLog(run_dir, start, enabled=accelerator.is_main_process)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        for supply in plan.supplies:
-            log.unreadable(supply.source.skipped)
-
-    read = lost = 0
+    chance = learner.objective.loss_at_chance(config.batch)
+    patience = min(MANY, sum(len(one.source) if isinstance(one.source, MapSource) else MANY for one in plan.supplies))
+    is_main = accelerator.is_main_process
+    lost, value = 0, math.nan
+    tally: Counter[str] = Counter()
     model.train()
-    with progress(total, start, enabled=accelerator.is_main_process) as advance:
+    with RunLog(run_dir, start, enabled=is_main) as log, progress(total, start, enabled=is_main) as advance:
+        accelerator.wait_for_everyone()
+        if plan.left_out:
+            log.warn(f"{plan.left_out:,} samples are left out: fewer than train.batch others share two of their items")
         waited = time.perf_counter()
         for step, batch in enumerate(batches(feed, tickets, workers=config.workers), start):
             began = time.perf_counter()
-            log.unreadable(batch.unreadable)
-            read += len(batch.keys)
-            lost += len(batch.unreadable)
-            if not batch.keys or (lost > config.max_unreadable * (read + lost) and read + lost >= MANY):
+            unreadable, least = agree(batch.unreadable, len(batch.keys))
+            log.unreadable(unreadable)
+            lost += len(unreadable)
+            read = (step + 1 - start) * config.batch
+            if lost > config.max_unreadable * read and (read >= patience or step + 1 == total):
                 raise InputError(
-                    f"{lost} of {read + lost} samples can't be read, train.max_unreadable is {config.max_unreadable}; "
+                    f"{lost} of {read} samples can't be read, train.max_unreadable is {config.max_unreadable}; "
                     f"{log.unreadable_path} says which and why"
                 )
-            torch.manual_seed(plan.seed * 1_000_003 + step)  # dropout and kin
+            torch.manual_seed((plan.seed * 1_000_003 + step) * world + rank)  # dropout and kin
             rate = learning_rate(step, total, config)
             for parameters in optimizer.param_groups:
                 parameters["lr"] = rate
 
-            inputs = {name: to_device(one, device) for name, one in batch.inputs.items()}
-            with autocast:
-                loss, agreement, spread = model(inputs, batch.weight.to(device), batch.group.to(device))
-            accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step()
-            optimizer.zero_grad()
+            if least:  # every process has a sample
+                inputs = {name: to_device(one, device) for name, one in batch.inputs.items()}
+                with autocast:
+                    loss, agreement, spread = model(inputs, batch.weight.to(device), batch.group.to(device))
+                accelerator.backward(loss)
+                norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
+                value, size = loss.item(), float(norm)
+                if not math.isfinite(value + size):
+                    raise InputError(
+                        f"at step {step} the loss is {value} and the norm of its gradient {size}: train into another "
+                        "folder with run=OTHER and a lower train.lr, or with train.precision=fp32"
+                    )
+                optimizer.step()
+                optimizer.zero_grad()
+                ended = time.perf_counter()
+                log.add(
+                    loss=value, agreement=agreement.mean().item(), spread=spread.item(), gradient_norm=size,
+                    seconds=ended - waited, waiting=(began - waited) / (ended - waited),
+                )  # fmt: skip
+                for name, one in batch.inputs.items():
+                    tally.update({f"{name}/{what}": count for what, count in encoders[name].tally(one).items()})
 
-            value = loss.item()
-            if not math.isfinite(value):
-                raise InputError(
-                    f"the loss is {value} at step {step}: lower train.lr or train.clip, or set train.precision=fp32; "
-                    f"--resume goes on from the last checkpoint in {run_dir / 'checkpoints'}"
-                )
-            ended = time.perf_counter()
-            log.add(
-                loss=value, agreement=agreement.mean().item(), spread=spread.item(), gradient_norm=float(norm),
-                seconds=ended - waited, waiting=(began - waited) / (ended - waited),
-            )  # fmt: skip
-            for name, one in batch.inputs.items():
-                log.count(name, encoders[name].tally(one))
-            if (step + 1) % config.log_every == 0 or step + 1 == total:
-                means = log.write(step + 1, lr=rate, samples_per_second=config.batch / log.mean("seconds"))
-                if step > total * max(config.warmup, 0.2) and step > 50:
-                    log.warn(diagnose(means["loss"], means["spread"], config.batch))
             due = step + 1 == total or (config.checkpoint_every and (step + 1) % config.checkpoint_every == 0)
-            if due and accelerator.is_main_process:
+            if due or (step + 1) % config.log_every == 0:
+                for position, supply in enumerate(plan.supplies):
+                    log.unreadable([(feed.told(position, key), reason) for key, reason in supply.source.skipped])
+                log.count(add_counts(tally))
+                tally.clear()
+                speed = config.batch / (log.mean("seconds") or math.inf)
+                means = log.write(step + 1, lr=rate, samples_per_second=speed)
+                if means and step > total * max(config.warmup, 0.2) and step > 50:
+                    log.warn(diagnose(means["loss"], means["spread"], chance))
+            if due and is_main:
                 save_checkpoint(run_dir / "checkpoints", step + 1, learner, optimizer)
             advance(value)
             waited = time.perf_counter()
-    log.close()
 
 
 def uses_bf16(precision: str) -> bool:
     """Tell whether to multiply in bf16; auto does where the hardware is faster at it."""
     if precision != "auto":
         return precision == "bf16"
-    return torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_amx_tile_supported()
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported()
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:

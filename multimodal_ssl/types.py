@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import default_collate
 
+from multimodal_ssl.errors import UnreadableError
+
 SHORT = 256  # tokens
 
 Inputs: TypeAlias = Any
@@ -24,11 +26,19 @@ Inputs: TypeAlias = Any
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a person sees or hears of one item; a modality gives what it has."""
+    """What a person sees or hears of one item.
+
+    Attributes:
+        text, png, wav: what the modality has.
+        path: the file that the item was read from; told by the data engine.
+        caption: the texts that the item was seen with; told by the data engine.
+    """
 
     text: str | None = None
     png: bytes | None = None
     wav: bytes | None = None
+    path: str | None = None
+    caption: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +80,8 @@ class PairingSource(ABC):
 
     Attributes:
         modalities: name in ``Sample.items`` -> registered modality, e.g. ``{"outline": "series"}``.
-        skipped: what could not even be made a sample, such as a broken line: where, and why.
+        skipped: what could not even be made a sample, such as a broken line: where, and why. It may grow while the
+            source is read.
     """
 
     modalities: Mapping[str, str]
@@ -93,7 +104,12 @@ class MapSource(PairingSource):
         """Return one sample; raise UnreadableError if it can't be read. Runs in a worker."""
 
     def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
+        """Yield the samples that can be read, in their order."""
+        for index in range(len(self)):
+            try:
+                yield self[index]
+            except UnreadableError:
+                continue
 
     def present(self, index: int) -> Collection[str]:
         """Return the names of the items that the sample has, without reading it."""
@@ -175,3 +191,7 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
         """Compare unit vectors, modality -> [B, D]; weight [B]; group [B] (int64, equal means same group)."""
+
+    def loss_at_chance(self, batch: int) -> float | None:
+        """Return the loss of views that say nothing of each other, if it is known: training warns of it."""
+        return None

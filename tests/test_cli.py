@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "quickstart"
     small = ["train.steps=12", "train.batch=32", "train.threads=1", "evaluation.0.limit=80"]
     done = mmssl("quickstart", f"run={run}", *small)
-    assert "never: it emerged" in done.stdout
+    assert "emerged" in done.stdout
     assert "next:" in done.stdout
     return run
 
@@ -66,10 +66,11 @@ def test_the_quickstart_leaves_a_report_a_picture_an_index_and_a_run(run: Path) 
 
 
 def test_the_quickstart_again_goes_on_where_it_was(run: Path) -> None:
-    before = (run / "model.safetensors").read_bytes()
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    before = checkpoint.stat().st_mtime_ns
     small = ["train.steps=12", "train.batch=32", "train.threads=1", "evaluation.0.limit=80"]
     mmssl("quickstart", f"run={run}", *small)
-    assert (run / "model.safetensors").read_bytes() == before
+    assert checkpoint.stat().st_mtime_ns == before, "it was trained again"
 
 
 def test_a_search_answers_as_table_json_and_picture(run: Path, tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_an_index_can_be_built_of_other_data_and_of_another_kind(run: Path, tmp_
 
 def test_bench_writes_its_figures(run: Path, tmp_path: Path) -> None:
     done = mmssl("bench", run, "evaluation.0.limit=60", "--json", tmp_path / "figures.json")
-    assert "median rank" in done.stdout
+    assert "emerged" in done.stdout
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["retrieval"][0]["result"]["n"] == 60
     assert figures["provenance"]["config"]["evaluation"][0]["limit"] == 60
@@ -128,7 +129,7 @@ def test_plugins_lists_everything_and_the_options_of_one() -> None:
 def test_a_mistake_is_one_line_and_exit_code_two(arguments: list[str], message: str) -> None:
     done = mmssl(*arguments, code=2)
     assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if not line.startswith(("Usage", "Try"))]) <= 2, done.stderr
 
 
 def test_an_index_of_another_run_is_refused(run: Path, tmp_path: Path) -> None:

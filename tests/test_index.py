@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,9 +85,12 @@ def test_adding_twice_extends_and_repeated_keys_are_listed() -> None:
 
 def test_vectors_that_are_not_of_length_one_are_refused() -> None:
     index = Index("f", 16)
-    for bad in (2 * unit(0, 3), np.full((3, 16), np.nan, np.float32)):
-        with pytest.raises(InputError, match="of length 1"):
-            index.add("text", Embedded(bad, list("abc"), list("abc")))
+    with pytest.raises(InputError, match="of length 1"):
+        index.add("text", Embedded(2 * unit(0, 3), list("abc"), list("abc")))
+    with pytest.raises(InputError, match="not finite"):
+        index.add("text", Embedded(np.full((3, 16), np.nan, np.float32), list("abc"), list("abc")))
+    with pytest.raises(InputError, match="3 vectors, 2 keys, 3 groups"):
+        index.add("text", Embedded(unit(0, 3), list("ab"), list("abc")))
     with pytest.raises(InputError, match=r"\[N, 16\], not \[3, 8\]"):
         index.add("text", Embedded(unit(0, 3, 8), list("abc"), list("abc")))
 
@@ -101,13 +106,13 @@ def test_a_damaged_or_missing_index_is_told_and_a_strange_folder_left_alone(tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
     index.save(tmp_path / "index")
     index.save(tmp_path / "index")
-    whole = (tmp_path / "index" / "text.faiss").read_bytes()
-    (tmp_path / "index" / "text.faiss").write_bytes(whole[:50])
+    (vectors,) = (tmp_path / "index").glob("text-*.faiss")
+    vectors.write_bytes(vectors.read_bytes()[:50])
     with pytest.raises(InputError, match="damaged"):
         Index.load(tmp_path / "index")
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     (tmp_path / "index" / "manifest.json").write_text(json.dumps({**manifest, "format": 7}))
-    with pytest.raises(InputError, match="format 7, this version reads 1"):
+    with pytest.raises(InputError, match="format 7, this version reads 2"):
         Index.load(tmp_path / "index")
 
 
@@ -116,3 +121,78 @@ def test_an_unknown_modality_is_told() -> None:
     index.add("image", items(0, 3))
     with pytest.raises(InputError, match="holds no 'imag': did you mean 'image'"):
         index.nearest("imag", unit(0, 1), 1)
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_items_of_one_vector_are_all_found(tmp_path: Path, kind: str) -> None:
+    index = Index("f", 16, kind=kind)  # type: ignore[arg-type]
+    words, per_word = unit(0, 10), 300
+    for part in range(3):  # added in parts
+        keys = [f"{part}/{i}" for i in range(10 * per_word)]
+        index.add("text", Embedded(np.repeat(words, per_word, 0), keys, [str(i // per_word) for i in range(len(keys))]))
+    index.save(tmp_path / "index")
+    for one in (index, Index.load(tmp_path / "index")):
+        scores, rows = one.nearest("text", words, 3 * per_word + 5)
+        assert (np.diff(scores) <= 1e-6).all()
+        for word in range(10):
+            hits = one.items("text", rows[word], scores[word])
+            assert len({hit.key for hit in hits}) == 3 * per_word + 5
+            assert [hit.group for hit in hits[: 3 * per_word]] == [str(word)] * 3 * per_word
+    assert index.counts == {"text": 9000}
+
+
+def test_a_save_that_is_killed_anywhere_leaves_the_old_index_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(seed: int) -> Index:
+        index = Index(str(seed), 16)
+        index.add("text", items(seed, 20))
+        return index
+
+    made(0).save(tmp_path / "index")
+    steps = 0
+    real = {name: getattr(Path, name) for name in ("touch", "replace", "unlink")}
+
+    def counting(name: str) -> Callable[..., Any]:
+        def call(path: Path, *args: Any, **kwargs: Any) -> Any:
+            nonlocal steps
+            steps -= 1
+            if steps < 0:
+                raise KeyboardInterrupt  # from here on nothing is done, not even tidying up
+            return real[name](path, *args, **kwargs)
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(Path, name, counting(name))
+    outcomes = []
+    for last in range(40):
+        steps, seed = last, last + 1
+        try:
+            made(seed).save(tmp_path / "index")
+            outcomes.append("whole")
+        except KeyboardInterrupt:
+            found = Index.load(tmp_path / "index")
+            outcomes.append("new" if found.fingerprint == str(seed) else "old")
+            _, rows = found.nearest("text", items(int(found.fingerprint), 20).vectors[7:8], 1)
+            assert rows[0, 0] == 7
+    assert set(outcomes) == {"old", "new", "whole"}
+    assert len(list((tmp_path / "index").iterdir())) == 3
+
+
+def test_items_are_read_from_the_file_when_asked_for(tmp_path: Path) -> None:
+    index = Index("f", 16)
+    previews = [Preview(text="t", png=bytes([i]) * 1000, path=f"{i}.png", caption="red") for i in range(50)]
+    index.add("image", Embedded(unit(0, 50), [str(i) for i in range(50)], [""] * 50, previews))
+    index.save(tmp_path / "index")
+    (hit,) = Index.load(str(tmp_path / "index")).items("image", np.array([33]), np.ones(1, np.float32))
+    assert hit.preview == previews[33]
+
+
+def test_queries_that_make_no_sense_are_told() -> None:
+    index = Index("f", 16)
+    index.add("image", items(0, 3))
+    with pytest.raises(InputError, match="k is 0"):
+        index.nearest("image", unit(0, 1), 0)
+    with pytest.raises(InputError, match="not finite"):
+        index.nearest("image", np.full((1, 16), np.nan, np.float32), 1)

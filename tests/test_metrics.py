@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from multimodal_ssl.errors import InputError
-from multimodal_ssl.metrics import bootstrap_interval, chance_of_hit, first_hits, retrieval
+from multimodal_ssl.metrics import chance_of_hit, first_hits, retrieval, wilson_interval
 
 
 def unit(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
@@ -25,7 +25,7 @@ def test_recall_and_median_rank_agree_with_a_double_loop() -> None:
         places = [place for place, item in enumerate(order, 1) if gallery_groups[item] == group]
         if places:
             ranks.append(places[0])
-    found = retrieval(queries, gallery, query_groups, gallery_groups, resamples=10)
+    found = retrieval(queries, gallery, query_groups, gallery_groups)
     assert found.n == len(ranks)
     assert found.unanswerable == 90 - len(ranks)
     for k in (1, 5, 10):
@@ -37,16 +37,17 @@ def test_a_collapsed_model_scores_exactly_chance() -> None:
     rng = np.random.default_rng(1)
     same = np.tile(unit(rng, 1, 8), (60, 1))
     groups = rng.integers(0, 20, 60)
-    found = retrieval(same, same, groups, groups, resamples=10)
+    found = retrieval(same, same, groups, groups)
     for k in (1, 5, 10):
         assert found.recall[k] == pytest.approx(found.chance[k])
 
 
 def test_a_perfect_model_scores_one() -> None:
     vectors = unit(np.random.default_rng(2), 40, 16)
-    found = retrieval(vectors, vectors, np.arange(40), np.arange(40), resamples=10)
+    found = retrieval(vectors, vectors, np.arange(40), np.arange(40))
     assert found.recall[1] == 1
-    assert found.interval[1] == (1, 1)
+    assert found.interval[1][0] == pytest.approx(40 / (40 + 1.959964**2))  # Wilson's bound where all are hits
+    assert found.interval[1][1] == 1
     assert found.median_rank == 1
     assert found.chance[10] == pytest.approx(10 / 40)
 
@@ -63,16 +64,39 @@ def test_ties_are_counted_apart() -> None:
     assert [counts.tolist() for counts in found] == [[0], [1], [2], [2]]
 
 
-def test_the_bootstrap_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+@pytest.mark.parametrize(("size", "groups", "rate"), [(1, 30, 0.97), (1, 300, 0.997), (4, 60, 0.5), (8, 50, 0.9)])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says(size: int, groups: int, rate: float) -> None:
     rng = np.random.default_rng(3)
-    covered = 0
-    for trial in range(200):
-        group_rates = rng.beta(3, 3, size=60)
-        groups = np.repeat(np.arange(60), 4)
-        values = (rng.random(240) < group_rates[groups]).astype(float)
-        low, high = bootstrap_interval(values, groups, resamples=300, seed=trial)
-        covered += low <= 0.5 <= high
-    assert 0.89 <= covered / 200 <= 0.99
+    which, covered = np.repeat(np.arange(groups), size), 0
+    for _ in range(400):
+        rates = np.full(groups, rate) if size == 1 else rng.beta(6 * rate, 6 * (1 - rate), size=groups)
+        low, high = wilson_interval((rng.random(groups * size) < rates[which]).astype(float), which)
+        covered += low <= rate <= high
+    assert 0.91 <= covered / 400 <= 0.99
+
+
+def test_samples_of_one_group_do_not_count_as_independent() -> None:
+    values = np.repeat(np.random.default_rng(0).integers(0, 2, 25), 20).astype(float)
+    low, high = wilson_interval(values, np.repeat(np.arange(25), 20))
+    alone = wilson_interval(values[::20], np.arange(25))
+    assert high - low == pytest.approx(alone[1] - alone[0], rel=0.05)
+
+
+@pytest.mark.parametrize("which", ["queries", "gallery"])
+def test_vectors_that_are_not_finite_are_refused_rather_than_found(which: str) -> None:
+    vectors = {name: unit(np.random.default_rng(5), 10, 4) for name in ("queries", "gallery")}
+    vectors[which][3, 0] = np.nan
+    with pytest.raises(InputError, match=f"some vectors of the {which} are not finite"):
+        retrieval(vectors["queries"], vectors["gallery"], np.arange(10), np.arange(10))
+
+
+def test_queries_are_scored_in_parts_when_the_gallery_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    arguments = unit(rng, 50, 8), unit(rng, 30, 8), rng.integers(0, 9, 50), rng.integers(0, 9, 30)
+    whole = first_hits(*arguments)
+    monkeypatch.setattr("multimodal_ssl.metrics.CHUNK", 100)
+    for one, other in zip(first_hits(*arguments), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_gallery_without_any_group_of_the_queries_is_an_error() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import yaml
 from PIL import Image
 
 from multimodal_ssl import InputError, load, load_config
+from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors
 from multimodal_ssl.config import TrainConfig, parse_config
 from multimodal_ssl.health import diagnose
@@ -56,12 +58,21 @@ def metrics(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
+class Finished(NamedTuple):
+    run: Path
+    binder: Binder
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was never stopped."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A run that was never stopped, with the Binder that training returned."""
     folder = tmp_path_factory.mktemp("finished")
-    fit(load_config(write_config(folder, workers=0)))
-    return folder / "run"
+    return Finished(folder / "run", fit(load_config(write_config(folder, workers=0))))
+
+
+@pytest.fixture(scope="module")
+def finished(trained: Finished) -> Path:
+    return trained.run
 
 
 @pytest.mark.parametrize(("step", "workers"), [(1, 0), (8, 2)])
@@ -98,17 +109,19 @@ def test_one_process_and_two_agree(finished: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(two[name], tensor, rtol=1e-2, atol=2e-3)
 
 
-def test_a_loaded_run_gives_the_embeddings_of_the_binder_that_was_trained(finished: Path) -> None:
-    binder = load(finished)
+def test_a_loaded_run_gives_the_embeddings_of_the_binder_that_was_trained(trained: Finished) -> None:
+    binder = load(trained.run)
     assert not binder.training
-    vectors = binder.encode("text", ["latin small letter a", "snowman"])
+    words = ["latin small letter a", "snowman"]
+    vectors = binder.encode("text", words)
     assert vectors.shape == (2, 32)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    np.testing.assert_array_equal(vectors, load(finished).encode("text", ["latin small letter a", "snowman"]))
-    directions = {one.name: one for one in bench(finished)}
+    np.testing.assert_array_equal(vectors, trained.binder.encode("text", words))
+    assert binder.fingerprint() == trained.binder.fingerprint()
+    directions = {(one.query, one.gallery): one for one in bench(trained.run)}
     assert len(directions) == 6
-    assert directions["image-text"].trained
-    assert not directions["text-outline"].trained
+    assert directions["image", "text"].trained
+    assert not directions["text", "outline"].trained
 
 
 def test_a_run_folder_is_never_overwritten(finished: Path, tmp_path: Path) -> None:
@@ -175,14 +188,15 @@ def test_a_missing_encoder_is_named(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_training_with_advice(tmp_path: Path) -> None:
     config = write_config(tmp_path, workers=0, lr=1e18, warmup=0.0, clip=1e18)
-    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+: lower train\.lr"):
+    with pytest.raises(InputError, match=r"at step \d+ the loss is .* with run=OTHER and a lower train\.lr"):
         fit(load_config(config))
 
 
 def test_what_goes_wrong_is_told_with_advice() -> None:
-    assert "collapsed" in str(diagnose(1.0, 0.001, 256))
-    assert "ln(batch)" in str(diagnose(math.log(256) + 0.01, 0.9, 256))
-    assert diagnose(2.0, 0.9, 256) is None
+    assert "collapsed" in str(diagnose(1.0, 0.001, None))
+    assert "nothing is learnt" in str(diagnose(math.log(256) + 0.01, 0.9, math.log(256)))
+    assert diagnose(2.0, 0.9, math.log(256)) is None
+    assert diagnose(2.0, 0.9, None) is None
 
 
 def test_the_learning_rate_rises_and_then_falls_to_zero() -> None:

@@ -19,14 +19,27 @@ class Commands(click.Group):
     """Our own commands and those that plugins register, each imported when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *_catalog().names("commands")]
+        return [*COMMANDS, *(name for name in _catalog().names("commands") if name not in COMMANDS)]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
             command: click.Command = getattr(importlib.import_module(f"multimodal_ssl.cli.{name}"), name)
             return command
-        catalog = _catalog()
-        return catalog.create("commands", name, options={}) if name in catalog.names("commands") else None
+        if name not in _catalog().names("commands"):
+            return None
+        try:
+            made: click.Command = _catalog().create("commands", name, options={})
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's plugin may fail in any way, and alone
+            return _broken(name, " ".join(f"{type(error).__name__}: {error}".split()))
+        return made
+
+
+def _broken(name: str, why: str) -> click.Command:
+    def tell() -> None:
+        raise InputError(f"the command {name!r} is broken ({why}): mend or uninstall its plugin")
+
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, callback=tell, help=f"Broken: {why}", context_settings=anything)
 
 
 @functools.cache
@@ -53,6 +66,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
+    except OSError as error:  # no space, no permission, not a folder
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
     except click.Abort:
-        click.echo("stopped", err=True)
+        again = sys.argv[1:] if "--resume" in sys.argv else [*sys.argv[1:], "--resume"]
+        advice = f"; `mmssl {' '.join(again)}` goes on from the last checkpoint" if "fit" in sys.argv[1:2] else ""
+        click.echo(f"stopped{advice}", err=True)
         sys.exit(130)

@@ -21,11 +21,10 @@ def fit(config: Path, overrides: tuple[str, ...], resume: bool) -> None:
     """
     from multimodal_ssl import pipeline
     from multimodal_ssl.cli.tables import print_directions
-    from multimodal_ssl.config import load_config
     from multimodal_ssl.report import save_report, timed
 
     seconds: dict[str, float] = {}
-    parsed = load_config(config, overrides)
+    parsed = pipeline.open_config(config, overrides)
     with timed(seconds, "train"):
         binder = pipeline.fit(parsed, resume=resume)
     if pipeline.is_main_process():
@@ -35,4 +34,5 @@ def fit(config: Path, overrides: tuple[str, ...], resume: bool) -> None:
                 directions = pipeline.bench(parsed.run, binder=binder)
             print_directions(directions)
         save_report(parsed, binder.fingerprint(), directions, seconds)
-        click.echo(f"trained: {parsed.run}\nnext:    mmssl index {parsed.run}")
+        of = "" if parsed.evaluation else " --of sources"
+        click.echo(f"trained: {parsed.run}\nnext:    mmssl index {parsed.run}{of}")

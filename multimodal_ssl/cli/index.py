@@ -24,8 +24,12 @@ def index(run: Path, overrides: tuple[str, ...], of: str, kind: str, out: Path |
       mmssl index runs/icons evaluation.0.path=all.parquet --kind hnsw --out all.index
     """
     from multimodal_ssl import pipeline
+    from multimodal_ssl.index import check_folder
 
+    folder = out or run / "index"
+    check_folder(folder)
     built = pipeline.build_index(run, overrides, of=of, kind=kind)  # type: ignore[arg-type]  # click checked them
-    built.save(out or run / "index")
+    built.save(folder)
     counts = ", ".join(f"{count:,} {name}" for name, count in built.counts.items())
-    click.echo(f'indexed {counts}: {out or run / "index"}\nnext:    mmssl search {run} "some words"')
+    where = f" --index {out}" if out else ""
+    click.echo(f'indexed {counts}: {folder}\nnext:    mmssl search {run} "some words"{where}')

@@ -15,6 +15,7 @@ def plugins(name: str | None) -> None:
       mmssl plugins
       mmssl plugins small-vit
     """
+    from multimodal_ssl.cli import COMMANDS
     from multimodal_ssl.cli.tables import print_options, print_plugins
     from multimodal_ssl.plugins import Catalog
 
@@ -22,4 +23,4 @@ def plugins(name: str | None) -> None:
     if name:
         print_options(catalog, name)
     else:
-        print_plugins(catalog)
+        print_plugins(catalog, COMMANDS)

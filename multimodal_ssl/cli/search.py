@@ -15,7 +15,7 @@ import click
 @click.option("--among", help="Modality to search.  [default: the first other one]")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1), help="How many answers.")
 @click.option("--index", "index_dir", type=click.Path(path_type=Path), help="The index.  [default: RUN/index]")
-@click.option("--sheet", type=click.Path(path_type=Path), help="Draw the answers into this PNG.")
+@click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Draw the answers into this PNG.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def search(
     run: Path, query: str, by: str, among: str | None, k: int, index_dir: Path | None, sheet: Path | None, as_json: bool
@@ -31,14 +31,24 @@ def search(
     from multimodal_ssl.cli.tables import print_hits
     from multimodal_ssl.index import Index
 
+    if by == "text" and Path(query).is_file():
+        click.echo(f"note: {query} is searched for as words; --by MODALITY searches by what is in the file", err=True)
     opened = Index.load(index_dir or run / "index")
     among = among or next((name for name in opened.counts if name != by), by)
-    hits = retrieval.search(pipeline.load(run), opened, [query], by=by, among=among, k=k)[0]
+    binder = pipeline.load(run)
+    hits = retrieval.search(binder, opened, [query], by=by, among=among, k=k)[0]
     if as_json:
-        answers = [{"key": hit.key, "score": hit.score, "group": hit.group, "text": hit.preview.text} for hit in hits]
+        answers = [
+            {
+                "key": hit.key, "score": hit.score, "modality": hit.modality, "group": hit.group,
+                "text": hit.preview.text, "caption": hit.preview.caption, "path": hit.preview.path,
+            }
+            for hit in hits
+        ]  # fmt: skip
         click.echo(json.dumps(answers, ensure_ascii=False))
     else:
         print_hits(hits)
     if sheet:
-        retrieval.contact_sheet(sheet, [(query, hits)])
+        modality = binder.modalities[by]
+        retrieval.contact_sheet(sheet, [(modality.preview(modality.load(query)), hits)])
         click.echo(f"drawn: {sheet}", err=True)

@@ -6,7 +6,9 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from multimodal_ssl.errors import InputError, nearest
@@ -24,16 +26,18 @@ def _console() -> Console:
 
 
 def print_directions(directions: Sequence[Direction]) -> None:
-    """Print a row for each direction of retrieval; the interval is that of R@10."""
-    table = Table(caption="R@k: share of queries with an item of their group among the first k")
-    for column in ("from", "to", "batches held it", "R@1", "R@5", "R@10", "95 %", "chance R@10", "median rank", "n"):
-        table.add_column(column, justify="left" if column in ("from", "to", "batches held it") else "right")
+    """Print a row for each direction of retrieval."""
+    table = Table(caption="R@k: share of queries with an item of their group among the first k", box=SIMPLE_HEAD)
+    for column in ("from", "to", "trained"):
+        table.add_column(column)
+    for column in ("R@1", "R@5", "R@10 (95 %)", "chance\nR@10", "median\nrank", "n"):
+        table.add_column(column, justify="right")
     for one in sorted(directions, key=lambda one: not one.trained):
         result = one.result
         low, high = result.interval[10]
         table.add_row(
-            one.query, one.gallery, "yes" if one.trained else "never: it emerged",
-            *(f"{result.recall[k]:.3f}" for k in (1, 5, 10)), f"{low:.3f}-{high:.3f}",
+            one.query, one.gallery, "yes" if one.trained else "emerged", f"{result.recall[1]:.3f}",
+            f"{result.recall[5]:.3f}", f"{result.recall[10]:.3f} ({low:.3f}-{high:.3f})",
             f"{result.chance[10]:.3f}", f"{result.median_rank:g}", f"{result.n:,}",
         )  # fmt: skip
     _console().print(table)
@@ -41,26 +45,30 @@ def print_directions(directions: Sequence[Direction]) -> None:
 
 def print_hits(hits: Sequence[Hit]) -> None:
     """Print answers with their cosine."""
-    table = Table("cosine", "key", "group", "text")
+    table = Table("cosine", "key", "what it is", "file")
     for hit in hits:
-        table.add_row(f"{hit.score:.3f}", hit.key, hit.group, hit.preview.text or "")
+        what = hit.preview.text or hit.preview.caption or ""
+        table.add_row(f"{hit.score:.3f}", escape(hit.key), escape(what), escape(hit.preview.path or ""))
     _console().print(table)
 
 
-def print_plugins(catalog: Catalog) -> None:
-    """Print every registered name with its plugin, and the plugins that are broken."""
+def print_plugins(catalog: Catalog, taken: Sequence[str]) -> None:
+    """Print every registered name with its plugin, and the plugins that are broken; `taken` commands are our own."""
     table = Table("kind", "name", "plugin", "what it is")
     for kind in KINDS:
         for name in catalog.names(kind):
             try:
                 plugin, factory = catalog.get(kind, name)
             except InputError as error:
-                table.add_row(kind, name, "[red]claimed twice[/]", str(error))
+                table.add_row(kind, escape(name), "[red]claimed twice[/]", escape(str(error)))
                 continue
-            table.add_row(kind.replace("_", " "), name, plugin, (inspect.getdoc(factory) or "").partition("\n")[0])
+            what = (inspect.getdoc(factory) or "").partition("\n")[0]
+            if kind == "commands" and name in taken:
+                what = "never called: mmssl has a command of this name"
+            table.add_row(kind.replace("_", " "), escape(name), escape(plugin), escape(what))
     _console().print(table)
     for plugin, why in catalog.broken.items():
-        _console().print(f"[red]broken[/] {plugin}: {why}", highlight=False)
+        _console().print(f"[red]broken[/] {escape(plugin)}: {escape(why)}", highlight=False)
 
 
 def print_options(catalog: Catalog, name: str) -> None:
@@ -72,9 +80,9 @@ def print_options(catalog: Catalog, name: str) -> None:
         )
     for kind in kinds:
         plugin, factory = catalog.get(kind, name)
-        table = Table("option", "type", "default", title=f"{name} ({kind.replace('_', ' ')}, plugin {plugin})")
+        table = Table("option", "type", "default", title=escape(f"{name} ({kind.replace('_', ' ')}, plugin {plugin})"))
         for option, parameter in options_of(factory).items():
             default = "required" if parameter.default is inspect.Parameter.empty else repr(parameter.default)
-            table.add_row(option, str(parameter.annotation), default)
+            table.add_row(option, escape(str(parameter.annotation)), escape(default))
         _console().print(table)
-        _console().print(inspect.getdoc(factory) or "")
+        _console().print(inspect.getdoc(factory) or "", markup=False)

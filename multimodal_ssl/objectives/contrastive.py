@@ -137,6 +137,9 @@ class InfoNCE(Pairwise):
     def align(self, pair: str, a: Tensor, b: Tensor, same: Tensor, weight: Tensor) -> Alignment:
         return info_nce(a, b, bounded_scale(self.log_scale[pair]), same, weight)
 
+    def loss_at_chance(self, batch: int) -> float:
+        return math.log(batch)
+
 
 class SigLIP(Pairwise):
     """``siglip`` with one scale and bias a pair."""
@@ -149,6 +152,9 @@ class SigLIP(Pairwise):
     def align(self, pair: str, a: Tensor, b: Tensor, same: Tensor, weight: Tensor) -> Alignment:
         return siglip(a, b, bounded_scale(self.log_scale[pair]), self.bias[pair], same, weight)
 
+    def loss_at_chance(self, batch: int) -> float:
+        return math.log(batch) - (batch - 1) * math.log1p(-1 / batch)  # every pair at the share of positives, 1 / B
+
 
 class Triplet(Pairwise):
     """``triplet`` of every pair."""
@@ -159,3 +165,6 @@ class Triplet(Pairwise):
 
     def align(self, pair: str, a: Tensor, b: Tensor, same: Tensor, weight: Tensor) -> Alignment:
         return triplet(a, b, self.margin, self.mining, same, weight)
+
+    def loss_at_chance(self, batch: int) -> float:
+        return self.margin  # mining drives views without a clue to one point

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge
 
 from multimodal_ssl import hookimpl
 
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
 def glyphs(
     *,
     split: Literal["train", "val", "test", "all"] = "train",
-    fonts_per_character: int | None = None,
-    limit: int | None = None,
-    seed: int = 0,
+    fonts_per_character: Annotated[int, Ge(1)] | None = None,
+    limit: Annotated[int, Ge(1)] | None = None,
+    seed: Annotated[int, Ge(0)] = 0,
 ) -> PairingSource:
     """About 50,000 real samples that need no download; fonts and limit choose a subset, at random by the seed."""
     from mmssl_glyphs.source import Glyphs

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from mmssl_glyphs.drawing import load_drawings
-from multimodal_ssl import InputError, MapSource, Sample
+from multimodal_ssl import MapSource, Sample
 
 
 class Glyphs(MapSource):
@@ -42,8 +42,6 @@ class Glyphs(MapSource):
             rank = np.arange(len(rows)) - np.repeat(starts, np.diff([*starts, len(rows)]))
             rows = rows[order[rank < fonts_per_character]]
         self.rows = np.sort(rows if limit is None else np.random.default_rng(seed).permutation(rows)[:limit])
-        if not len(self.rows):
-            raise InputError("glyphs: no sample is left; fonts_per_character and limit must be at least 1")
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -38,7 +38,7 @@ class SeriesTransformer(TokenEncoder):
         if heads < 1 or width < 1 or width % heads:
             raise InputError(f"width must be a multiple of heads, but {width} is none of {heads}")
         self.preparation = Preparation(channels=channels, length=length, augment=augment)
-        self.patch, self.width = patch, width
+        self.patch, self.width, self.heads = patch, width, heads
         self.projection = nn.Linear(2 * channels * patch, width)
         self.positions = nn.Parameter(0.02 * torch.randn(length // patch, width))
         layer = nn.TransformerEncoderLayer(
@@ -56,7 +56,10 @@ class SeriesTransformer(TokenEncoder):
         return tokens, inputs["mask"].unfold(1, self.patch, self.patch).any(2)
 
     def contextualise(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        return self.layers(tokens, src_key_padding_mask=~mask)
+        # Not as src_key_padding_mask: torch checks that one's shape with sympy, whose import takes two seconds.
+        bias = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, float("-inf"))
+        bias = bias.repeat_interleave(self.heads, 0).unsqueeze(1).expand(-1, mask.shape[1], -1)  # [B * heads, T, T]
+        return self.layers(tokens, bias, is_causal=False)
 
     def adapt(self, items: Iterable[NDArray[np.float32]]) -> None:
         """Learn mean and standard deviation of each channel."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge
 
 from multimodal_ssl import hookimpl
 
@@ -21,7 +23,7 @@ def open_table(  # not `table`: the import of the module of that name would take
     weight: str | None = None,
     where: dict[str, Any] | None = None,
     root: Path | None = None,
-    limit: int | None = None,
+    limit: Annotated[int, Ge(1)] | None = None,
 ) -> PairingSource:
     """A CSV, TSV, JSONL or Parquet file (by its suffix), one sample a row.
 
@@ -33,7 +35,8 @@ def open_table(  # not `table`: the import of the module of that name would take
         columns: name of the items -> column; or {column, modality, path}, where modality is the name of the items if
             not given, and path says whether strings are paths; or {columns, modality}, where the columns become the
             channels of one float32 array [C, T], nulls being NaN.
-        key: column of unique keys; the number of the row, from 0, if not given.
+        key: column of unique keys. If not given, the key is the number of the row in the file: 0 is the first below
+            the header, rows that can't be parsed count too, blank lines don't.
         group: column of groups.
         weight: column of weights in (0, 1].
         where: column -> the value, or the list of values, that a row must have to be used.

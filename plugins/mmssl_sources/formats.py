@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
@@ -19,13 +20,27 @@ from multimodal_ssl.errors import nearest
 
 _BLOCK = 8 << 20  # bytes; Arrow can't parse a CSV row that spans more than two blocks
 _ROWS = 4096  # of Parquet at a time: what a filter drops is never held for long
+_FIRST = 2  # the number that Arrow gives the row below the header of a CSV
+_DELIMITERS = {
+    ";": "save it with commas",
+    "|": "save it with commas",
+    "\t": "rename it to end in .tsv",
+    ",": "rename it to end in .csv",
+}
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Block(NamedTuple):
-    """Some rows of a file, and those among them that can't be parsed: where they are, and why."""
+    """Some rows of a file.
+
+    Attributes:
+        numbers: of the rows in the file, [N]: from 0 below the header; those that can't be parsed count too, and blank
+            lines don't.
+        skipped: rows that can't be parsed: where they are, and why.
+    """
 
     rows: pa.Table
+    numbers: np.ndarray
     skipped: list[tuple[str, str]]
 
 
@@ -38,13 +53,12 @@ def read(path: Path, names: Sequence[str]) -> Generator[Block, None, None]:
     if reader is None:
         raise InputError(f"{path} is no table that can be read: its name must end in {', '.join(_READERS)}")
     if not path.is_file():
-        raise InputError(f"there is no file {path}")
+        base = "" if path.is_absolute() else f": a relative path starts from the working folder, {Path.cwd()}"
+        raise InputError(f"there is no file {path}{base}")
     try:
         yield from reader(path, names)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        said = " ".join(str(error).split())
-        hint = " (is a quote not closed?)" if "straddling" in said else ""
-        raise InputError(f"can't read {path}: {said}{hint}") from error
+        raise InputError(f"can't read {path}: {_explain(error)}") from error
 
 
 def join(tables: Sequence[pa.Table]) -> pa.Table:
@@ -59,65 +73,90 @@ def _join_column(name: str, tables: Sequence[pa.Table]) -> pa.ChunkedArray:
         return pa.chunked_array([_as_text(table[name].to_pylist()) for table in tables])
 
 
+def _explain(error: Exception) -> str:
+    said = " ".join(str(error).split())
+    row = re.search(r"Row #(\d+)", said)  # only of text: other rows that can't be parsed are skipped
+    if row or isinstance(error, UnicodeDecodeError):
+        # Not skipped like a line of JSONL: an encoding is the whole file's, and just the rows with accents would go.
+        where = f", see {_place(int(row[1]) - _FIRST)}" if row else ""
+        return f"it is not UTF-8{where}: save it as UTF-8 (Excel: as 'CSV UTF-8')"
+    return f"{said} (is a quote not closed?)" if "straddling" in said else said
+
+
+def _place(number: int) -> str:
+    return f"row {number} (from 0)"
+
+
 def _read_csv(path: Path, names: Sequence[str], *, delimiter: str) -> Iterator[Block]:
     skipped: list[tuple[str, str]] = []
+    bad: set[int] = set()
+    good = (number for number in itertools.count() if number not in bad)
 
     def skip(row: Any) -> str:
         hint = " (is a quote not closed?)" if '"' in row.text else ""
         cells = f"{row.actual_columns} cells, not {row.expected_columns}"
-        skipped.append((f"row {row.number}", f"{cells}{hint}: {row.text[:80]!r}"))
+        skipped.append((_place(row.number - _FIRST), f"{cells}{hint}: {row.text[:80]!r}"))
+        bad.add(row.number - _FIRST)
         return "skip"
 
     reading = csv.ReadOptions(use_threads=False, block_size=_BLOCK)  # with threads, skip isn't told the row's number
     parsing = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip)
     with csv.open_csv(path, reading, parsing) as head:
+        _check_delimiter(path, names, head.schema.names, delimiter)
         _check_columns(path, names, head.schema.names)
     skipped.clear()  # the first block is read again
     # As strings, so that "007" stays "007".
     strings = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=list(names))
     with csv.open_csv(path, reading, parsing, strings) as batches:
         for batch in itertools.chain(batches, [pa.RecordBatch.from_pylist([], batches.schema)]):
-            yield Block(pa.Table.from_batches([batch]), skipped.copy())
+            # Arrow reads ahead: the bad rows before these are known by now, and some behind them too.
+            numbers = np.fromiter(itertools.islice(good, len(batch)), np.int64, len(batch))
+            yield Block(pa.Table.from_batches([batch]), numbers, skipped.copy())
             skipped.clear()
 
 
 def _read_jsonl(path: Path, names: Sequence[str]) -> Iterator[Block]:
     # Arrow's own reader gives up at the first bad line, and at the first column that mixes types.
     known: set[str] = set()
-    number = 1
+    start = 0
     with path.open("rb") as file:
         if file.peek(3).startswith(codecs.BOM_UTF8):
             file.seek(3)
         while lines := file.readlines(_BLOCK):
-            rows, skipped = _parse_lines(lines, number)
-            number += len(lines)
+            full = [line for line in lines if not line.isspace()]
+            rows, numbers, skipped = _parse_lines(full, start)
+            start += len(full)
             known.update(*rows)
             if known and not file.peek(1):  # only at the end: a row may leave out what it lacks
                 _check_columns(path, names, known)
-            yield Block(pa.table({name: _infer([row.get(name) for row in rows]) for name in names}), skipped)
+            table = pa.table({name: _infer([row.get(name) for row in rows]) for name in names})
+            yield Block(table, np.array(numbers, np.int64), skipped)
 
 
-def _parse_lines(lines: Sequence[bytes], number: int) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Return the objects on lines of JSONL, the first being line number, and what is skipped."""
-    full = [(place, line) for place, line in enumerate(lines, number) if not line.isspace()]
+def _parse_lines(
+    lines: Sequence[bytes], start: int
+) -> tuple[list[dict[str, Any]], Sequence[int], list[tuple[str, str]]]:
+    """Return the objects on lines of JSONL, their numbers, the first line being number start, and what is skipped."""
     rows: list[dict[str, Any]] = []
+    numbers: list[int] = []
     skipped: list[tuple[str, str]] = []
     try:
-        rows = _parse(b"[%b]" % b",".join([line for _, line in full]))  # at once: twice as fast as one by one
-        if len(rows) == len(full) and all(isinstance(row, dict) for row in rows):
-            return rows, []
+        rows = _parse(b"[%b]" % b",".join(lines))  # at once: twice as fast as one by one
+        if len(rows) == len(lines) and all(isinstance(row, dict) for row in rows):
+            return rows, range(start, start + len(lines)), []
         rows = []
     except ValueError:
         pass
-    for place, line in full:
+    for number, line in enumerate(lines, start):
         try:
             row = _parse(line)
             if not isinstance(row, dict):
                 raise ValueError(f"not an object but {type(row).__name__}")
             rows.append(row)
+            numbers.append(number)
         except ValueError as error:
-            skipped.append((f"line {place}", str(error)))
-    return rows, skipped
+            skipped.append((_place(number), str(error)))
+    return rows, numbers, skipped
 
 
 def _parse(text: bytes) -> Any:
@@ -154,9 +193,11 @@ def _read_parquet(path: Path, names: Sequence[str]) -> Iterator[Block]:
     with parquet.ParquetFile(path) as file:
         # A field of a struct is a column too, e.g. `image.bytes` in data sets of Hugging Face.
         _check_columns(path, names, file.schema_arrow.empty_table().flatten().column_names)
+        start = 0
         for batch in file.iter_batches(batch_size=_ROWS, columns=list(names)):
             table = pa.Table.from_batches([batch]).flatten().select(list(names))
-            yield Block(_without_dictionaries(table), [])
+            yield Block(_without_dictionaries(table), np.arange(start, start + len(table)), [])
+            start += len(table)
 
 
 def _without_dictionaries(table: pa.Table) -> pa.Table:
@@ -165,6 +206,18 @@ def _without_dictionaries(table: pa.Table) -> pa.Table:
         if pa.types.is_dictionary(field.type):
             table = table.set_column(place, field.name, table.column(place).cast(field.type.value_type))
     return table
+
+
+def _check_delimiter(path: Path, names: Sequence[str], known: Sequence[str], delimiter: str) -> None:
+    """Raise InputError if the header is one cell that another delimiter would split."""
+    (header, *more) = known
+    if more or header in names:
+        return
+    for other, remedy in _DELIMITERS.items():
+        if other in header:
+            raise InputError(
+                f"{path} seems to be separated by {other!r}, not by {delimiter!r} (its header is {header!r}): {remedy}"
+            )
 
 
 def _check_columns(path: Path, names: Iterable[str], known: Iterable[str]) -> None:

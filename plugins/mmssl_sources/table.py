@@ -26,7 +26,7 @@ class Table(MapSource):
     item. The options are those of the factory.
 
     Attributes:
-        skipped: rows that can't be parsed: where in the file, and why.
+        skipped: rows that can't be parsed: their number in the file, counted as for keys, and why.
     """
 
     def __init__(
@@ -89,20 +89,18 @@ def _read_rows(
     path: Path, names: Sequence[str], where: Mapping[str, Any], limit: int | None
 ) -> tuple[pa.Table, pa.Array, list[tuple[str, str]]]:
     """Return the rows that pass where, at most limit, the numbers of these rows (from 0), and what was skipped."""
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}: it must be at least 1")
     names = list(dict.fromkeys(names))
     tables, numbers, skipped = [], [], []
     seen = kept = 0
     first: list[dict[str, Any]] = []
     with closing(formats.read(path, list(dict.fromkeys([*names, *where])))) as blocks:
-        for rows, broken in blocks:
+        for rows, places, broken in blocks:
             mask = _match(rows, where, path)
             if limit is not None:
                 mask &= np.cumsum(mask) <= limit - kept
             # Filtered at once, and so copied: what is left out must not stay in memory, nor be pickled for workers.
             tables.append(rows.select(names) if mask.all() else rows.select(names).filter(pa.array(mask)))
-            numbers.append(seen + np.flatnonzero(mask))
+            numbers.append(places[mask])
             skipped += broken
             first = first or rows.select(list(where)).slice(0, 1).to_pylist()
             seen += len(rows)

@@ -34,7 +34,7 @@ class TextTransformer(TokenEncoder):
             raise InputError(f"small-text: width {width} must be a multiple of heads {heads}")
         if vocabulary < 300:
             raise InputError(f"small-text: vocabulary {vocabulary} must be at least 300: 256 bytes and some words")
-        self.width, self.length, self.drop = width, length, drop
+        self.width, self.heads, self.length, self.drop = width, heads, length, drop
         self.tokenizer = _untrained()
         self.vocabulary = vocabulary
         self.tokens = nn.Embedding(vocabulary, width, padding_idx=PAD)
@@ -78,7 +78,10 @@ class TextTransformer(TokenEncoder):
         return self.tokens(tokens) + self.positions[: tokens.shape[1]], tokens != PAD
 
     def contextualise(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        return self.blocks(tokens, src_key_padding_mask=~mask)
+        # Not as src_key_padding_mask: torch checks that one's shape with sympy, whose import takes two seconds.
+        bias = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, float("-inf"))
+        bias = bias.repeat_interleave(self.heads, 0).unsqueeze(1).expand(-1, mask.shape[1], -1)  # [B * heads, T, T]
+        return self.blocks(tokens, bias, is_causal=False)
 
     def get_extra_state(self) -> Tensor:
         """Return the tokenizer's JSON as bytes [n] (uint8)."""

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import mmssl_glyphs
 from mmssl_glyphs.drawing import BASELINE, POINTS, SIZE, trace
 from mmssl_glyphs.source import Glyphs, split_of
-from multimodal_ssl import InputError
+from multimodal_ssl import Catalog, InputError
 from multimodal_ssl.testing import check_pairing_source
 
 
@@ -73,6 +74,10 @@ def test_tracing_spreads_points_evenly_and_lifts_the_pen_between_contours() -> N
     assert all(0 <= one <= 10.1 or 19.9 <= one <= 30.1 for one in x)
 
 
-def test_a_choice_that_leaves_nothing_is_told() -> None:
-    with pytest.raises(InputError, match="no sample is left"):
-        glyphs(limit=0)
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("limit", 0), ("limit", -1), ("fonts_per_character", 0), ("fonts_per_character", -1), ("seed", -1)],
+)
+def test_numbers_that_can_not_be_are_refused(option: str, value: int) -> None:
+    with pytest.raises(InputError, match=rf"option {option}: .* greater than or equal to \d \(given: {value}\)"):
+        Catalog.of(glyphs=mmssl_glyphs).create("pairing_sources", "glyphs", options={option: value})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,9 +45,9 @@ def conv(*, channels: int = 3, depth: int = 3, length: int = 32, augment: bool =
     return SeriesConv(channels=channels, width=16, depth=depth, length=length, augment=augment)
 
 
-def transformer(*, channels: int = 3, length: int = 32, augment: bool = True) -> SeriesTransformer:
+def transformer(*, channels: int = 3, length: int = 32, heads: int = 2, augment: bool = True) -> SeriesTransformer:
     return SeriesTransformer(
-        channels=channels, patch=8, width=32, depth=2, heads=2, length=length, augment=augment
+        channels=channels, patch=8, width=32, depth=2, heads=heads, length=length, augment=augment
     ).eval()
 
 
@@ -309,6 +310,37 @@ def test_a_token_is_real_if_any_of_its_steps_is() -> None:
     tokens, mask = encoder.embed(inputs)
     assert tokens.shape == (4, 4, 32)
     assert mask.sum(1).tolist() == [1, 1, 2, 4]
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("heads", [1, 2])
+def test_tokens_see_each_other_as_under_a_padding_mask_of_torch(
+    generator: torch.Generator, heads: int, train: bool
+) -> None:
+    one = transformer(heads=heads).train(train)
+    for parameter in one.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+    tokens = torch.randn(3, 6, 32, generator=generator).requires_grad_()
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]], dtype=torch.bool)
+    with torch.set_grad_enabled(train):
+        found = one.contextualise(tokens, mask)
+        expected = one.layers(tokens, src_key_padding_mask=~mask)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    if train:
+        wanted = [tokens, *one.layers.parameters()]
+        gradients = [torch.autograd.grad(out[mask].square().sum(), wanted) for out in (found, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_padded_tokens_need_no_sympy_which_takes_seconds_to_import(
+    monkeypatch: pytest.MonkeyPatch, train: bool
+) -> None:
+    for name in ("sympy", "torch.fx.experimental.symbolic_shapes"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import of it now fails
+    one = transformer().train(train)
+    with torch.set_grad_enabled(train), torch.autocast("cpu", torch.bfloat16):
+        one(one.collate([one.prepare(walk(3, steps)) for steps in (5, 32)]))
 
 
 @ENCODERS

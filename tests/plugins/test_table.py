@@ -319,6 +319,46 @@ def test_without_a_key_a_row_is_known_by_its_number_in_the_file(tmp_path: Path) 
     assert [sample.key for sample in open_table(path, where={"id": ["001", "003"]})] == ["1", "3"]
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+@quick
+@given(
+    kinds=st.lists(st.sampled_from(["good", "good", "long", "bad", "blank"]), max_size=40), block=st.integers(40, 90)
+)
+def test_keys_and_skipped_count_the_same_rows_bad_ones_too_but_no_blank_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, kinds: list[str], block: int
+) -> None:
+    monkeypatch.setattr(formats, "_BLOCK", block)
+    monkeypatch.setattr(formats, "_ROWS", 3)
+    kinds = [*(kind for kind in kinds if suffix != "parquet" or kind in ("good", "long")), "good"]
+    rows = [{"kind": kind, "caption": str(i)} for i, kind in enumerate(kind for kind in kinds if kind != "blank")]
+    path = tmp_path / f"t.{suffix}"
+    if suffix == "parquet":
+        write(path, rows)
+    else:
+        numbered, tab = iter(rows), "\t" if suffix == "tsv" else ","
+        lines = [] if suffix == "jsonl" else [f"kind{tab}caption"]
+        for kind in kinds:
+            if kind == "blank":
+                lines.append("")
+            elif suffix == "jsonl":
+                lines.append(json.dumps(next(numbered)) if kind != "bad" else next(numbered)["kind"])
+            else:
+                cell = next(numbered)["caption"]
+                lines.append({"bad": "bad", "long": f'"lo\nng"{tab}{cell}'}.get(kind, f"good{tab}{cell}"))
+        path.write_text("\n".join(lines) + "\n")
+    source = open_table(path, {"text": "caption"})
+    assert [sample.key for sample in source] == [row["caption"] for row in rows if row["kind"] != "bad"]
+    assert [sample.key for sample in source] == [sample.items["text"] for sample in source]
+    bad = [f"row {row['caption']} (from 0)" for row in rows if row["kind"] == "bad"]
+    assert [place for place, _ in source.skipped] == bad
+
+
+def test_the_row_that_a_refusal_names_is_counted_as_keys_are(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,caption,w\n0,c,1\nbad\n\n,c,2\n")
+    assert "e.g. row 2 (from 0)" in refusal(tmp_path / "t.csv", {"text": "caption"}, key="id")
+    assert "of row '2' is '2', not in (0, 1]" in refusal(tmp_path / "t.csv", {"text": "caption"}, weight="w")
+
+
 def test_repeated_and_empty_keys_are_refused(tmp_path: Path) -> None:
     rows = [{**row, "k": k} for row, k in zip(pairs(7), ["a", "b", "a", "c", "b", "", "d"], strict=True)]
     path = write(tmp_path / "t.csv", rows)
@@ -369,7 +409,8 @@ def test_where_and_limit_that_leave_nothing_are_explained(tmp_path: Path) -> Non
     assert "no row is left of 1" in (message := refusal(path, columns, where={"split": "Train"}))
     assert "the first row has {'split': 'train'}" in message
     assert "where.n is 'one', but the column" in refusal(path, columns, where={"n": "one"})
-    assert "limit is 0" in refusal(path, columns, limit=0)
+    for limit in (0, -1):
+        assert "option limit: Input should be greater than or equal to 1" in refusal(path, columns, limit=limit)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -393,7 +434,10 @@ def test_rows_of_csv_with_too_many_or_too_few_cells_are_skipped_and_recorded(tmp
     (tmp_path / "t.csv").write_text('file,caption\na,1\nb,2,3\nc\n"d\nd",4\n')
     source = open_table(tmp_path / "t.csv")
     assert [sample.items["text"] for sample in source] == ["1", "4"]
-    assert source.skipped == [("row 3", "3 cells, not 2: 'b,2,3'"), ("row 4", "1 cells, not 2: 'c'")]
+    assert source.skipped == [
+        ("row 1 (from 0)", "3 cells, not 2: 'b,2,3'"),
+        ("row 2 (from 0)", "1 cells, not 2: 'c'"),
+    ]
 
 
 def test_bad_rows_of_csv_are_recorded_to_the_end_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,13 +445,13 @@ def test_bad_rows_of_csv_are_recorded_to_the_end_of_the_file(tmp_path: Path, mon
     (tmp_path / "t.csv").write_text("file,caption\n" + "a,1\n" * 30 + "b\n" * 300)
     source = open_table(tmp_path / "t.csv")
     assert len(source) == 30
-    assert [place for place, _ in source.skipped] == [f"row {number}" for number in range(32, 332)]
+    assert [place for place, _ in source.skipped] == [f"row {number} (from 0)" for number in range(30, 330)]
 
 
 def test_a_quote_that_is_not_closed_is_suspected(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('file,caption\na,1\n"b,2\nc,3\n')
     ((place, why),) = open_table(tmp_path / "t.csv").skipped
-    assert place == "row 3"
+    assert place == "row 1 (from 0)"
     assert "is a quote not closed?" in why
 
 
@@ -435,13 +479,13 @@ def test_bad_lines_of_jsonl_are_skipped_and_recorded(
     (tmp_path / "t.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\n".join([good, b"", *bad, good]))
     source = open_table(tmp_path / "t.jsonl")
     assert [sample.items["text"] for sample in source] == ["\U0001f600"] * 2
-    assert [place for place, _ in source.skipped] == [f"line {number}" for number in range(3, 10)]
+    assert [place for place, _ in source.skipped] == [f"row {number} (from 0)" for number in range(1, 8)]
     for word, (_, why) in zip(bad.values(), source.skipped, strict=True):
         assert word in why
     for line in bad:  # alone among good ones
         (tmp_path / "t.jsonl").write_bytes(b"\n".join([good, line, good]))
         source = open_table(tmp_path / "t.jsonl")
-        assert (len(source), [place for place, _ in source.skipped]) == (2, ["line 2"])
+        assert (len(source), [place for place, _ in source.skipped]) == (2, ["row 1 (from 0)"])
 
 
 def test_a_row_of_jsonl_may_leave_out_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,13 +513,10 @@ def test_a_block_of_jsonl_without_a_value_passes_where_only_if_none_is_asked_for
 
 
 def test_files_that_can_not_be_read_are_refused(tmp_path: Path) -> None:
-    assert "there is no file" in refusal(tmp_path / "t.csv")
     (tmp_path / "t.xlsx").touch()
     assert "must end in .csv, .tsv, .jsonl, .parquet" in refusal(tmp_path / "t.xlsx")
     for name, content in {
         "empty.csv": b"",
-        "latin.csv": b"file,caption\na,\xe9\n",
-        "excel.tsv": "file\tcaption\na\tb\n".encode("utf-16"),
         "text.parquet": b"file,caption\n",
     }.items():
         (tmp_path / name).write_bytes(content)
@@ -483,9 +524,59 @@ def test_files_that_can_not_be_read_are_refused(tmp_path: Path) -> None:
     for name, content in {"head.csv": b"file,caption\n", "empty.jsonl": b"", "bad.jsonl": b"{\n"}.items():
         (tmp_path / name).write_bytes(content)
         assert "no row is left of 0" in refusal(tmp_path / name)
-    assert "line 1: not JSON" in refusal(tmp_path / "bad.jsonl")
+    assert "row 0 (from 0): not JSON" in refusal(tmp_path / "bad.jsonl")
     (tmp_path / "bad.csv").write_bytes(b"file,caption\na\n")
-    assert "no row is left of 0; 1 can't be parsed, e.g. row 2: 1 cells, not 2" in refusal(tmp_path / "bad.csv")
+    assert "no row is left of 0; 1 can't be parsed, e.g. row 0 (from 0): 1 cells, not 2" in refusal(
+        tmp_path / "bad.csv"
+    )
+
+
+def test_a_missing_file_is_told_with_the_folder_that_its_path_starts_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert refusal(Path("data/t.csv")).startswith("there is no file data/t.csv: ")
+    assert refusal(Path("data/t.csv")).endswith(str(tmp_path))
+    assert refusal(tmp_path / "t.csv") == f"there is no file {tmp_path / 't.csv'}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where"),
+    [
+        ("latin.csv", "file,caption\na,b\nbad\na,é\n".encode("latin-1"), ", see row 2 (from 0)"),
+        ("head.csv", "file,caption,höhe\na,b,1\n".encode("latin-1"), ""),
+        ("bad.csv", "file,caption\na,b\né\n".encode("latin-1"), ", see row 1 (from 0)"),
+        ("excel.tsv", "file\tcaption\na\tb\n".encode("utf-16"), ""),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Arrow, about the bad row
+def test_a_csv_that_is_not_utf_8_is_refused(tmp_path: Path, name: str, content: bytes, where: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert f"can't read {tmp_path / name}: it is not UTF-8{where}: save it as UTF-8" in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize("columns", [PAIR, {"text": "caption"}])
+@pytest.mark.parametrize(
+    ("name", "delimiter", "remedy"),
+    [
+        ("t.csv", ";", "save it with commas"),
+        ("t.tsv", ";", "save it with commas"),
+        ("t.csv", "\t", "rename it to end in .tsv"),
+        ("t.tsv", ",", "rename it to end in .csv"),
+    ],
+)
+def test_another_delimiter_is_suspected(
+    tmp_path: Path, columns: dict[str, Any], name: str, delimiter: str, remedy: str
+) -> None:
+    (tmp_path / name).write_text(f"file{delimiter}caption\n1.png{delimiter}one, two\n")
+    message = refusal(tmp_path / name, columns)
+    assert message.startswith(f"{tmp_path / name} seems to be separated by {delimiter!r}, ")
+    assert message.endswith(remedy)
+
+
+def test_the_name_of_an_only_column_may_hold_other_delimiters(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a;b\nc\n")
+    assert open_table(tmp_path / "t.csv", {"text": "a;b"})[0].items == {"text": "c"}
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,37 @@ def test_a_long_text_has_a_short_preview() -> None:
 
 def test_the_encoder_conforms() -> None:
     check_encoder(encoder(), TEXTS[:4])
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("heads", [1, 2])
+def test_tokens_see_each_other_as_under_a_padding_mask_of_torch(
+    generator: torch.Generator, heads: int, train: bool
+) -> None:
+    one = encoder(heads=heads, depth=2).train(train)
+    for parameter in one.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+    tokens = torch.randn(3, 6, 16, generator=generator).requires_grad_()
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]], dtype=torch.bool)
+    with torch.set_grad_enabled(train):
+        found = one.contextualise(tokens, mask)
+        expected = one.blocks(tokens, src_key_padding_mask=~mask)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    if train:
+        wanted = [tokens, *one.blocks.parameters()]
+        gradients = [torch.autograd.grad(out[mask].square().sum(), wanted) for out in (found, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_padded_tokens_need_no_sympy_which_takes_seconds_to_import(
+    monkeypatch: pytest.MonkeyPatch, train: bool
+) -> None:
+    for name in ("sympy", "torch.fx.experimental.symbolic_shapes"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import of it now fails
+    one = encoder().train(train)
+    with torch.set_grad_enabled(train), torch.autocast("cpu", torch.bfloat16):
+        one(one.collate([one.prepare(text) for text in TEXTS[:2]]))
 
 
 def test_the_vocabulary_is_learnt_from_the_texts_and_is_part_of_the_state() -> None:
