@@ -1,21 +1,40 @@
 from __future__ import annotations
 
+import io
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
 
-from multimodal_ssl.cli import COMMANDS
+from multimodal_ssl import Catalog, hookimpl
+from multimodal_ssl.cli import COMMANDS, main
+from multimodal_ssl.hookspecs import Register
+
+SMALL = ["train.steps=12", "train.batch=32", "train.threads=1", "evaluation.0.limit=80"]
 
 
-def mmssl(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "multimodal_ssl", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
+class Done(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+def mmssl(*arguments: object, code: int = 0) -> Done:
+    """Run a command line in this process; what is an exception beyond its own exit is a traceback to the user."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["mmssl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    done = Done(out.getvalue(), err.getvalue())
+    assert (ended.value.code or 0) == code, done
     return done
 
 
@@ -23,8 +42,7 @@ def mmssl(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished quickstart, as short as it can be."""
     run = tmp_path_factory.mktemp("runs") / "quickstart"
-    small = ["train.steps=12", "train.batch=32", "train.threads=1", "evaluation.0.limit=80"]
-    done = mmssl("quickstart", f"run={run}", *small)
+    done = mmssl("quickstart", f"run={run}", *SMALL)
     assert "emerged" in done.stdout
     assert "next:" in done.stdout
     return run
@@ -68,8 +86,7 @@ def test_the_quickstart_leaves_a_report_a_picture_an_index_and_a_run(run: Path) 
 def test_the_quickstart_again_goes_on_where_it_was(run: Path) -> None:
     (checkpoint,) = (run / "checkpoints").iterdir()
     before = checkpoint.stat().st_mtime_ns
-    small = ["train.steps=12", "train.batch=32", "train.threads=1", "evaluation.0.limit=80"]
-    mmssl("quickstart", f"run={run}", *small)
+    mmssl("quickstart", f"run={run}", *SMALL)
     assert checkpoint.stat().st_mtime_ns == before, "it was trained again"
 
 
@@ -124,6 +141,10 @@ def test_plugins_lists_everything_and_the_options_of_one() -> None:
         (["quickstart", "train.stps=3"], "unknown key train.stps: did you mean 'steps'?"),
         (["quickstart", "nonsense"], "'nonsense' is no override; write key=value"),
         (["fitt"], "No such command 'fitt'"),
+        (["quickstart", "seed=-1"], "seed: Input should be greater than or equal to 0 (given: -1)"),
+        (["quickstart", f"run={__file__}"], "can't be made a folder"),
+        (["bench", __file__], "holds no trained run"),
+        (["search", __file__, "words"], "holds no index"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_two(arguments: list[str], message: str) -> None:
@@ -134,7 +155,114 @@ def test_a_mistake_is_one_line_and_exit_code_two(arguments: list[str], message: 
 
 def test_an_index_of_another_run_is_refused(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    small = ["train.steps=12", "train.batch=32", "train.threads=1", "evaluation.0.limit=80"]
-    mmssl("quickstart", f"run={other}", "seed=1", *small)
+    mmssl("quickstart", f"run={other}", "seed=1", *SMALL)
     done = mmssl("search", other, "snowman", "--index", run / "index", code=2)
     assert "this index was made by the Binder" in done.stderr
+
+
+def test_python_m_runs_the_command_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "multimodal_ssl", "fit", "nowhere.yaml"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: can't read the config nowhere.yaml: No such file or directory\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "by", "message"),
+    [
+        ("", "text", "'' can't be read as text: "),
+        ("nowhere.png", "image", "'nowhere.png' can't be read as image: "),
+        (__file__, "image", "can't be read as image: "),
+        ("snowman", "sound", "no encoder for 'sound'"),
+    ],
+)
+def test_a_query_that_can_not_be_read_is_told(run: Path, query: str, by: str, message: str) -> None:
+    assert message in mmssl("search", run, query, "--by", by, "--among", "outline", code=2).stderr
+
+
+def test_a_file_that_is_searched_for_as_words_is_remarked(run: Path) -> None:
+    assert "is searched for as words; --by MODALITY" in mmssl("search", run, __file__, "-k", 1).stderr
+
+
+def test_a_trained_run_can_not_be_overridden_into_another(run: Path) -> None:
+    assert "a trained run is what it is" in mmssl("bench", run, "train.lr=9", code=2).stderr
+
+
+def test_where_an_index_may_not_be_written_is_told_before_the_work(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    done = mmssl("index", run, "--out", tmp_path, "evaluation.0.name=nonsense", code=2)
+    assert "is no index: it is left as it is" in done.stderr
+
+
+def test_the_command_after_indexing_elsewhere_names_the_place(run: Path, tmp_path: Path) -> None:
+    done = mmssl("index", run, "evaluation.0.limit=20", "--out", tmp_path / "other")
+    assert f'mmssl search {run} "some words" --index {tmp_path / "other"}' in done.stdout
+
+
+def test_a_run_that_was_moved_is_resumed_where_it_is(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "moved")
+    done = mmssl("fit", tmp_path / "moved" / "config.yaml", "--resume")
+    assert f"trained: {tmp_path / 'moved'}" in done.stdout
+
+
+def shop(folder: Path, count: int = 40) -> Path:
+    """Write a table of pictures and titles, some of which look like markup, and a config that trains on it."""
+    for i in range(count):
+        Image.new("RGB", (16, 16), (i * 6, 255 - i * 6, 90)).save(folder / f"{i}.png")
+    rows = [f"{i}.png,colour {i} [/b] [sale]" for i in range(count)]
+    (folder / "shop.csv").write_text("\n".join(["photo,title", *rows]))
+    source = f"{{name: table, path: {folder / 'shop.csv'}, columns: {{image: photo, text: title}}}}"
+    (folder / "shop.yaml").write_text(
+        f"run: {folder / 'run'}\nsources: [{source}]\nencoders:\n  image: {{name: small-conv, size: 16, width: 16}}\n"
+        "  text: {name: small-text, width: 32, heads: 1, depth: 1}\n"
+        "train: {steps: 6, batch: 8, workers: 0, threads: 1}\n"
+    )
+    return folder / "shop.yaml"
+
+
+def test_hits_tell_what_they_are_and_titles_are_no_markup(tmp_path: Path) -> None:
+    done = mmssl("fit", shop(tmp_path))
+    assert f"mmssl index {tmp_path / 'run'} --of sources" in done.stdout
+    (tmp_path / "3.png").unlink()
+    done = mmssl("index", tmp_path / "run", "--of", "sources")
+    assert "warning: 1 could not be read, e.g. 3: FileNotFoundError" in done.stderr
+    assert "indexed 39 image, 39 text" in done.stdout
+    table = mmssl("search", tmp_path / "run", "colour 7", "-k", 30).stdout
+    assert "[/b] [sale]" in table
+    (hit, *_) = json.loads(mmssl("search", tmp_path / "run", "colour 7", "--json").stdout)
+    assert hit["modality"] == "image"
+    assert hit["path"] == str(tmp_path / f"{hit['key']}.png")
+    assert hit["caption"] == f"colour {hit['key']} [/b] [sale]"
+    picture = tmp_path / "sheets" / "answers"
+    mmssl("search", tmp_path / "run", tmp_path / "5.png", "--by", "image", "--among", "text", "--sheet", picture)
+    with Image.open(picture) as sheet:
+        assert sheet.getpixel((60, 60)) == (30, 225, 90)  # the query is drawn, not its path
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_can_be_begun_anew(tmp_path: Path) -> None:
+    config = shop(tmp_path)
+    (tmp_path / "away").mkdir()
+    for picture in tmp_path.glob("*.png"):
+        picture.rename(tmp_path / "away" / picture.name)
+    assert "samples can't be read" in mmssl("fit", config, code=2).stderr
+    for picture in (tmp_path / "away").iterdir():
+        picture.rename(tmp_path / picture.name)
+    assert "trained: " in mmssl("fit", config).stdout
+
+
+def test_a_broken_command_of_a_plugin_leaves_all_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plugin:
+        @hookimpl
+        def register_commands(self, register: Register) -> None:
+            register("stumble", self.stumble)
+            register("fit", self.stumble)
+
+        def stumble(self) -> click.Command:
+            raise ImportError("no [/libx.so]")
+
+    monkeypatch.setattr("multimodal_ssl.cli._catalog", lambda: Catalog.of(plugin=Plugin()))
+    assert mmssl("--help").stdout.count("  fit ") == 1
+    assert "the command 'stumble' is broken (ImportError: no [/libx.so])" in mmssl("stumble", code=2).stderr
