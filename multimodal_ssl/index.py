@@ -108,7 +108,9 @@ class Index:
     def items(self, modality: str, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Hit]:
         """Return the items at positions [K] with their scores [K]; positions of -1 are left out."""
         found = rows >= 0
-        table = self._parts[modality].items.take(pa.array(rows[found])).to_pylist()
+        table = (
+            self._parts[modality].items.take(pa.array(rows[found].tolist(), pa.int64())).to_pylist()
+        )  # of an array it would import pandas
         return [
             Hit(
                 float(score), one["key"], one["group"], modality,
@@ -188,7 +190,8 @@ class _Part:
 
     def _group(self) -> None:
         """Sort the items by their vector, so that those of one vector stand together."""
-        owner = self.items["vector"].to_numpy()
+        chunks = [np.from_dlpack(chunk) for chunk in self.items["vector"].chunks]  # to_numpy would import pandas
+        owner = np.concatenate([np.empty(0, np.int64), *chunks])
         self.order = np.argsort(owner, kind="stable")
         self.num_vectors = int(owner.max(initial=-1)) + 1
         self.starts = np.searchsorted(owner[self.order], np.arange(self.num_vectors + 1))

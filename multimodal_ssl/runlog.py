@@ -13,7 +13,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from multimodal_ssl.files import write_text
 
@@ -31,6 +30,8 @@ class RunLog:
         self.metrics_path = run_dir / "metrics.jsonl"
         self.unreadable_path = run_dir / "unreadable.jsonl"
         if enabled:
+            from torch.utils.tensorboard import SummaryWriter  # a search needs none
+
             kept = [one for one in _read_lines(self.metrics_path) if one["step"] <= start]
             _write_lines(self.metrics_path, kept)
             self.counts.update({name: n for name, n in (kept or [{}])[-1].items() if "/" in name})
