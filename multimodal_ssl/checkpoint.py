@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.files import replacing
+from multimodal_ssl.trust import Trust
 
 PATTERN = "step-*.safetensors"
 
@@ -37,13 +38,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"can't read {path} ({error}): copy it again, or train again with run=OTHER") from error
 
 
-def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write weights and optimizer state after `step` steps, and remove the checkpoints before."""
+def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, trust: Trust) -> None:
+    """Write weights, optimizer state and trust after `step` steps, and remove the checkpoints before."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": one for name, one in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for slot, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{slot}.{name}"] = torch.as_tensor(value)
+    tensors |= {f"trust.{name}": one for name, one in trust.tensors().items()}
     path = folder / f"step-{step:09d}.safetensors"
     save_tensors(path, tensors)
     for old in folder.glob(PATTERN):
@@ -51,13 +53,14 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: torch.
             old.unlink()
 
 
-def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load the newest checkpoint into model and optimizer and return its step; 0 if there is none."""
+def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, trust: Trust) -> int:
+    """Load the newest checkpoint into model, optimizer and trust and return its step; 0 if there is none."""
     found = sorted(folder.glob(PATTERN))
     if not found:
         return 0
     tensors = load_tensors(found[-1])
     model.load_state_dict({key.removeprefix("model."): one for key, one in tensors.items() if key.startswith("model.")})
+    trust.restore({key.removeprefix("trust."): one for key, one in tensors.items() if key.startswith("trust.")})
     parameters = dict(model.named_parameters())
     for key, value in tensors.items():
         kind, _, rest = key.partition(".")

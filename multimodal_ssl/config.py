@@ -36,16 +36,34 @@ class PluginConfig(BaseModel):
         return dict(self.model_extra or {})
 
 
+class CorruptConfig(Strict):
+    """Planted mismatches, whose truth is known: to measure how training and audit take them.
+
+    Attributes:
+        mismatch: share of the samples that get another one's item.
+        kind: ``uniform`` takes it from any sample, ``near`` from the one next in the order of the texts.
+        item: which item is exchanged; the last of `use`, if not given.
+        seed: of the choice.
+    """
+
+    mismatch: float = Field(ge=0, le=1)
+    kind: Literal["uniform", "near"] = "uniform"
+    item: str | None = None
+    seed: int = Field(0, ge=0)
+
+
 class SourceConfig(PluginConfig):
     """A pairing source.
 
     Attributes:
         use: names of the items to use; all that the source has, if not given.
         share: share of the batches, relative to the other sources.
+        corrupt: mismatches to plant.
     """
 
     use: tuple[str, ...] | None = None
     share: float = Field(1.0, gt=0)
+    corrupt: CorruptConfig | None = None
 
     @field_validator("use")
     @classmethod
@@ -97,6 +115,22 @@ class TrainConfig(Strict):
         return self
 
 
+class TrustConfig(Strict):
+    """How far the model's own belief in a sample weighs it at its next visit.
+
+    Attributes:
+        weigh: whether it does; None leaves it to the objective: ``acl`` asks for it.
+        momentum: of the running mean over the visits of a sample.
+        warmup: visits of a sample before its trust weighs.
+        floor: trust below it counts as 0.
+    """
+
+    weigh: bool | None = None
+    momentum: float = Field(default=0.8, ge=0, lt=1)
+    warmup: int = Field(default=2, ge=0)
+    floor: float = Field(default=0.1, ge=0, lt=1)
+
+
 class Config(Strict):
     """A run.
 
@@ -113,6 +147,7 @@ class Config(Strict):
     evaluation: tuple[SourceConfig, ...] = ()
     encoders: dict[str, PluginConfig]
     objective: PluginConfig = PluginConfig(name="info-nce")
+    trust: TrustConfig = TrustConfig()
     binder: BinderConfig = Field(default_factory=BinderConfig)
     train: TrainConfig
 
@@ -198,6 +233,6 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] != "extra_forbidden":
         given = "" if error["type"] in ("missing", "value_error") else f" (given: {error['input']!r})"
         return f"{where}: {error['msg'].removeprefix('Value error, ')}{given}"
-    models: dict[str, type[BaseModel]] = {"train": TrainConfig, "binder": BinderConfig}
+    models: dict[str, type[BaseModel]] = {"train": TrainConfig, "binder": BinderConfig, "trust": TrustConfig}
     known = models.get(str(error["loc"][0]), Config).model_fields
     return f"unknown key {where}: {nearest(str(error['loc'][-1]), known)}"

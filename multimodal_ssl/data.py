@@ -76,12 +76,12 @@ class Batch:
     @property
     def group(self) -> Tensor:
         """The groups as numbers [B] (int64), equal where the groups are."""
-        return torch.from_numpy(group_ids(self.groups))
+        return torch.from_numpy(hash64(self.groups))
 
 
-def group_ids(groups: Iterable[str]) -> NDArray[np.int64]:
-    """Return 64-bit hashes of groups: the same in every process and run."""
-    digests = (hashlib.blake2b(group.encode(), digest_size=8).digest() for group in groups)
+def hash64(names: Iterable[str]) -> NDArray[np.int64]:
+    """Return 64-bit hashes of groups or keys: the same in every process and run."""
+    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
     return np.frombuffer(bytearray().join(digests), dtype=np.int64)
 
 

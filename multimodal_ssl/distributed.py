@@ -33,13 +33,13 @@ def gather(views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> tuple[
     return {name: join(view) for name, view in views.items()}, join(weight), join(group)
 
 
-def agree(unreadable: Sequence[tuple[str, str]], readable: int) -> tuple[list[tuple[str, str]], int]:
-    """Return the unreadable samples of all processes, and the least number of readable ones that a process has."""
-    if not _several():
-        return list(unreadable), readable
-    numbers: list[tuple[list[tuple[str, str]], int]] = [([], 0)] * dist.get_world_size()
-    dist.all_gather_object(numbers, (list(unreadable), readable))
-    return [one for lost, _ in numbers for one in lost], min(count for _, count in numbers)
+def share(keys: Sequence[str], unreadable: Sequence[tuple[str, str]]) -> tuple[list[list[str]], list[tuple[str, str]]]:
+    """Return the keys of each process, and the unreadable samples of all."""
+    everywhere = [(list(keys), list(unreadable))]
+    if _several():
+        everywhere *= dist.get_world_size()
+        dist.all_gather_object(everywhere, everywhere[0])
+    return [keys for keys, _ in everywhere], [one for _, lost in everywhere for one in lost]
 
 
 def add_counts(counts: Mapping[str, int]) -> Counter[str]:

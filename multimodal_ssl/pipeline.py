@@ -16,7 +16,8 @@ import multimodal_ssl
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors, save_tensors
 from multimodal_ssl.config import Config, SourceConfig, dump_config, load_config
-from multimodal_ssl.data import Supply, group_ids, raw_items
+from multimodal_ssl.corrupt import Corrupted
+from multimodal_ssl.data import Supply, hash64, raw_items
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.files import write_text
@@ -26,6 +27,7 @@ from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.report import Direction, save_card
 from multimodal_ssl.training import Learner, count_steps, train
+from multimodal_ssl.trust import Trust
 
 FORMAT = 2  # of a run folder
 MARK = "# Written by mmssl: the config of the run in this folder, with every default.\n"
@@ -56,9 +58,11 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     process.wait_for_everyone()
     for name in binder.encoders:
         binder.encoder(name).adapt(raw_items(supplies, [name], binder.modalities[name], ADAPT_ITEMS))
-    train(Learner(binder, objective), plan, config.train, run_dir=config.run, resume=resume)
+    trust = Trust(config.trust)
+    train(Learner(binder, objective), plan, config.train, trust, run_dir=config.run, resume=resume)
     if process.is_main_process:
         _save(config.run, binder, pairs)
+        trust.save(config.run / "trust.parquet")
         save_card(config.run)
     process.wait_for_everyone()
     return binder.eval()
@@ -152,7 +156,10 @@ def open_supplies(configs: Sequence[SourceConfig], catalog: Catalog) -> list[Sup
                 raise InputError(f"source {config.name!r} has no {name!r}: {nearest(name, source.modalities)}")
         for modality in source.modalities.values():
             catalog.modality(modality)
-        supplies.append(Supply(source, config.use or tuple(source.modalities), config.share))
+        names = config.use or tuple(source.modalities)
+        if config.corrupt:
+            source = Corrupted(source, config.corrupt, names)
+        supplies.append(Supply(source, names, config.share))
     return supplies
 
 
@@ -202,7 +209,7 @@ def _process() -> PartialState:
 
 
 def _direction(query: str, a: Embedded, gallery: str, b: Embedded, trained: set[frozenset[str]]) -> Direction:
-    result = retrieval(a.vectors, b.vectors, group_ids(a.groups), group_ids(b.groups))
+    result = retrieval(a.vectors, b.vectors, hash64(a.groups), hash64(b.groups))
     return Direction(query, gallery, frozenset((query, gallery)) in trained, result)
 
 

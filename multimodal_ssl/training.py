@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import Counter
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 from multimodal_ssl.binder import Binder, to_device
 from multimodal_ssl.checkpoint import restore_checkpoint, save_checkpoint
 from multimodal_ssl.config import TrainConfig
-from multimodal_ssl.data import Feed, batches
-from multimodal_ssl.distributed import add_counts, agree, gather
+from multimodal_ssl.data import Feed, batches, hash64
+from multimodal_ssl.distributed import add_counts, gather, share
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.health import diagnose
 from multimodal_ssl.plan import Plan, count_samples
 from multimodal_ssl.runlog import RunLog, progress
+from multimodal_ssl.trust import Trust
 from multimodal_ssl.types import Inputs, MapSource, Objective
 
 MANY = 1000  # samples, before the share of unreadable ones says something
@@ -49,8 +51,8 @@ def count_steps(plan: Plan, config: TrainConfig) -> int:
     return config.steps or max(1, round((config.epochs or 0) * count_samples(plan.supplies) / config.batch))
 
 
-def train(learner: Learner, plan: Plan, config: TrainConfig, *, run_dir: Path, resume: bool) -> None:
-    """Train in place and leave metrics, unreadable samples and checkpoints in the run folder.
+def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, run_dir: Path, resume: bool) -> None:
+    """Train learner and trust in place and leave metrics, unreadable samples and checkpoints in the run folder.
 
     Every step is a function of the seed, the step and the weights before it, so a run that was killed at any moment
     resumes to the same bits.
@@ -63,7 +65,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, *, run_dir: Path, r
     )
     optimizer = torch.optim.AdamW(parameter_groups(learner, config.weight_decay), betas=(0.9, 0.98), fused=True)
     total = count_steps(plan, config)
-    start = restore_checkpoint(run_dir / "checkpoints", learner, optimizer) if resume else 0
+    start = restore_checkpoint(run_dir / "checkpoints", learner, optimizer, trust) if resume else 0
     model, optimizer = accelerator.prepare(learner, optimizer)
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
     if config.batch < world:
@@ -73,6 +75,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, *, run_dir: Path, r
     feed = Feed(plan.supplies, encoders, learner.binder.modalities, seed=plan.seed)
     tickets = plan.tickets(start=start, stop=total, rank=rank, world=world)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config.precision))
+    weigh = learner.objective.trusts if trust.config.weigh is None else trust.config.weigh
     chance = learner.objective.loss_at_chance(config.batch)
     patience = min(MANY, sum(len(one.source) if isinstance(one.source, MapSource) else MANY for one in plan.supplies))
     is_main = accelerator.is_main_process
@@ -86,7 +89,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, *, run_dir: Path, r
         waited = time.perf_counter()
         for step, batch in enumerate(batches(feed, tickets, workers=config.workers), start):
             began = time.perf_counter()
-            unreadable, least = agree(batch.unreadable, len(batch.keys))
+            keys, unreadable = share(batch.keys, batch.unreadable)
             log.unreadable(unreadable)
             lost += len(unreadable)
             read = (step + 1 - start) * config.batch
@@ -100,10 +103,11 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, *, run_dir: Path, r
             for parameters in optimizer.param_groups:
                 parameters["lr"] = rate
 
-            if least:  # every process has a sample
+            if all(keys):  # every process has a sample
                 inputs = {name: to_device(one, device) for name, one in batch.inputs.items()}
+                weight = batch.weight * torch.from_numpy(trust.weights(hash64(batch.keys))) if weigh else batch.weight
                 with autocast:
-                    loss, agreement, spread = model(inputs, batch.weight.to(device), batch.group.to(device))
+                    loss, agreement, spread = model(inputs, weight.to(device), batch.group.to(device))
                 accelerator.backward(loss)
                 norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
                 value, size = loss.item(), float(norm)
@@ -114,6 +118,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, *, run_dir: Path, r
                     )
                 optimizer.step()
                 optimizer.zero_grad()
+                trust.update(hash64(itertools.chain(*keys)), agreement.float().cpu().numpy())
                 ended = time.perf_counter()
                 log.add(
                     loss=value, agreement=agreement.mean().item(), spread=spread.item(), gradient_norm=size,
@@ -133,7 +138,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, *, run_dir: Path, r
                 if means and step > total * max(config.warmup, 0.2) and step > 50:
                     log.warn(diagnose(means["loss"], means["spread"], chance))
             if due and is_main:
-                save_checkpoint(run_dir / "checkpoints", step + 1, learner, optimizer)
+                save_checkpoint(run_dir / "checkpoints", step + 1, learner, optimizer, trust)
             advance(value)
             waited = time.perf_counter()
 

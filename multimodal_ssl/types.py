@@ -186,7 +186,13 @@ class Alignment(NamedTuple):
 
 
 class Objective(nn.Module, ABC):
-    """Tells how well the views of a batch line up. Owns temperatures and biases, one set per pair of modalities."""
+    """Tells how well the views of a batch line up. Owns temperatures and biases, one set per pair of modalities.
+
+    Attributes:
+        trusts: whether ``weight`` should hold the running agreement of each sample (see trust.py).
+    """
+
+    trusts: bool = False
 
     @abstractmethod
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:

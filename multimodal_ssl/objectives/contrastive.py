@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -27,20 +27,30 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
 
 
+def log_softmaxes(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities [B, B] of both directions; each row is a query."""
+    return logits.log_softmax(1), logits.T.log_softmax(1)
+
+
+@torch.no_grad()
+def own_against_negatives(rows: Tensor, columns: Tensor, same: Tensor) -> Tensor:
+    """Return the agreement [B]: the probability of the own partner against the negatives, mean of both directions.
+
+    Other positives are left out, for a wrong partner among right ones of its group would pass for right.
+    """
+    found = [(one.diagonal() - one.masked_fill(same, -torch.inf).logsumexp(1)).sigmoid() for one in (rows, columns)]
+    return (found[0] + found[1]) / 2
+
+
 def info_nce(a: Tensor, b: Tensor, scale: Tensor, same: Tensor, weight: Tensor) -> Alignment:
     """Return the symmetric InfoNCE loss (CLIP, Radford et al. 2021, fig. 3).
 
     With groups a row has several positives and its loss is the mean over them (SupCon, Khosla et al. 2020, eq. 2).
-    Agreement is the probability that the softmax gives to the positives, the mean of both directions.
     """
-    logits = scale * a @ b.T  # [B, B]
-    positive = same.to(logits.dtype)
-    rows, columns = logits.log_softmax(1), logits.log_softmax(0)
-    share = positive / positive.sum(1)  # symmetric, since `same` is an equivalence
-    loss = -((rows * share).sum(1) + (columns * share).sum(0)) / 2
-    with torch.no_grad():
-        agreement = ((rows.exp() * positive).sum(1) + (columns.exp() * positive).sum(0)) / 2
-    return Alignment(weighted_mean(loss, weight), agreement.clamp(max=1))
+    rows, columns = log_softmaxes(scale * a @ b.T)
+    share = same / same.sum(1, keepdim=True)
+    loss = -((rows * share).sum(1) + (columns * share).sum(1)) / 2
+    return Alignment(weighted_mean(loss, weight), own_against_negatives(rows, columns, same))
 
 
 def siglip(a: Tensor, b: Tensor, scale: Tensor, bias: Tensor, same: Tensor, weight: Tensor) -> Alignment:
@@ -127,18 +137,34 @@ class Pairwise(Objective):
         return nn.ParameterDict({f"{a}-{b}": nn.Parameter(torch.tensor(value)) for a, b in self.pairs})
 
 
-class InfoNCE(Pairwise):
-    """``info_nce`` with one temperature a pair, learnt in log space and clamped as CLIP does."""
+class Scaled(Pairwise):
+    """A loss of scaled cosines with one temperature a pair, learnt in log space and clamped as CLIP does.
 
-    def __init__(self, pairs: Sequence[tuple[str, str]], *, temperature: float, learn_temperature: bool) -> None:
+    Args:
+        loss: of a, b [B, D], scale, same [B, B] and weight [B].
+        chance: batch -> its value where nothing is learnt.
+        trusts: whether the running trust of a sample should be its weight.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        loss: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Alignment],
+        *,
+        temperature: float,
+        learn_temperature: bool,
+        chance: Callable[[int], float] | None = None,
+        trusts: bool = False,
+    ) -> None:
         super().__init__(pairs)
+        self.loss, self.chance, self.trusts = loss, chance, trusts
         self.log_scale = self.per_pair(-math.log(temperature)).requires_grad_(learn_temperature)
 
     def align(self, pair: str, a: Tensor, b: Tensor, same: Tensor, weight: Tensor) -> Alignment:
-        return info_nce(a, b, bounded_scale(self.log_scale[pair]), same, weight)
+        return self.loss(a, b, bounded_scale(self.log_scale[pair]), same, weight)
 
-    def loss_at_chance(self, batch: int) -> float:
-        return math.log(batch)
+    def loss_at_chance(self, batch: int) -> float | None:
+        return self.chance(batch) if self.chance else None
 
 
 class SigLIP(Pairwise):

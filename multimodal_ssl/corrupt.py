@@ -1,0 +1,84 @@
+"""Planted noise: a source some of whose samples hold an item of another one, and which knows which."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multimodal_ssl.config import CorruptConfig
+from multimodal_ssl.errors import InputError, UnreadableError, nearest
+from multimodal_ssl.types import MapSource, PairingSource, Sample
+
+ROUNDS = 100  # of exchanging items until none has come back to its group
+
+
+class Corrupted(MapSource):
+    """A MapSource in which a share of the samples exchange one item, each with a sample of another group.
+
+    Keys, groups and weights stay those of the row. Raises InputError for a source without random access, or one whose
+    samples are too few or too alike.
+
+    Attributes:
+        mismatched: [N] (bool), the truth.
+    """
+
+    def __init__(self, source: PairingSource, config: CorruptConfig, names: Collection[str]) -> None:
+        if not isinstance(source, MapSource):
+            raise InputError(f"corrupt: {type(source).__name__} has no random access; write it to a table first")
+        self.item = config.item or list(names)[-1]
+        if self.item not in names:
+            raise InputError(f"corrupt: the source has no {self.item!r}: {nearest(self.item, names)}")
+        self.source, self.modalities, self.skipped = source, source.modalities, source.skipped
+        rng = np.random.default_rng(config.seed)
+        holders = [row for row in range(len(source)) if self.item in source.present(row)]
+        rows = np.sort(rng.permutation(holders)[: round(config.mismatch * len(holders))]).astype(np.int64)
+        self._origin = np.arange(len(source))
+        if len(rows):
+            self._origin[rows] = self._exchange(rows, config, rng)
+        self.mismatched = self._origin != np.arange(len(source))
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.source[index]
+        if not self.mismatched[index]:
+            return sample
+        other = self.source[int(self._origin[index])].items[self.item]
+        return Sample(sample.key, {**sample.items, self.item: other}, sample.group, sample.weight)
+
+    def present(self, index: int) -> Collection[str]:
+        return self.source.present(index)
+
+    def _exchange(self, rows: NDArray[np.int64], config: CorruptConfig, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return for each row the one whose item it gets: a permutation in which nobody keeps an item of its group."""
+        groups, texts = [], []
+        for row in rows:
+            try:
+                sample = self.source[int(row)]
+            except UnreadableError:
+                groups.append(f"row {row}")
+                texts.append("")
+                continue
+            groups.append(sample.group or f"row {row}")
+            texts.append(sample.items[self.item])
+        group = np.array(groups)
+        if config.kind == "near":
+            if not all(isinstance(text, str) for text in texts):
+                raise InputError(f"corrupt: near needs texts to order, and {self.item!r} is none: set corrupt.item")
+            order = np.argsort(np.array(texts), kind="stable")
+            shift = int(np.unique(group, return_counts=True)[1].max())  # past the samples of one group
+            origin = np.empty(len(rows), np.int64)
+            origin[order] = np.roll(order, -shift)
+        else:
+            origin = rng.permutation(len(rows))
+        for _ in range(ROUNDS):
+            stuck = np.flatnonzero(group[origin] == group)
+            if not len(stuck):
+                return rows[origin]
+            partners = rng.choice(len(rows), len(stuck))
+            for one, other in zip(stuck, partners, strict=True):
+                origin[[one, other]] = origin[[other, one]]
+        raise InputError(f"corrupt: {len(rows)} samples of {len(set(groups))} groups can't all exchange {self.item!r}")

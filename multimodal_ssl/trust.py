@@ -1,0 +1,120 @@
+"""Trust: a running agreement per sample, which weighs it at its next visit and tells afterwards what was believed.
+
+CRCL's self-refining correspondence (Qin et al. 2023, eq. 9) for every objective: after the warm-up
+w <- momentum * w + (1 - momentum) * agreement, and a weight below the floor is 0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multimodal_ssl.config import TrustConfig
+from multimodal_ssl.files import replacing
+
+RECENT = 65_536  # samples seen first since the last merge: they are merged seldom, since it costs a pass over all
+
+
+class Records(NamedTuple):
+    """16 bytes a sample, sorted by name."""
+
+    names: NDArray[np.int64]
+    values: NDArray[np.float32]
+    visits: NDArray[np.uint32]
+
+    def find(self, names: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return which of the names are here, and where."""
+        places = np.searchsorted(self.names, names)
+        inside = np.flatnonzero(places < len(self.names))
+        found = inside[self.names[places[inside]] == names[inside]]
+        return found, places[found]
+
+    def merge(self, other: Records) -> Records:
+        """Return the records of both."""
+        names = np.concatenate([self.names, other.names])
+        order = np.argsort(names, kind="stable")
+        values = np.concatenate([self.values, other.values])
+        return Records(names[order], values[order], np.concatenate([self.visits, other.visits])[order])
+
+
+EMPTY = Records(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.uint32))
+
+
+@final
+class Trust:
+    """The running agreement of every sample that was visited, by the hash of its key (see `data.hash64`)."""
+
+    def __init__(self, config: TrustConfig) -> None:
+        self.config = config
+        self._settled = self._recent = EMPTY
+
+    def __len__(self) -> int:
+        return len(self._settled.names) + len(self._recent.names)
+
+    def weights(self, names: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the weights [B] of samples: 1 before the warm-up is over, 0 below the floor, else their trust."""
+        weights = np.ones(len(names), np.float32)
+        for part in (self._settled, self._recent):
+            found, places = part.find(names)
+            values = part.values[places]
+            trusted = np.where(values < self.config.floor, 0, values)
+            weights[found] = np.where(part.visits[places] < self.config.warmup, 1, trusted)
+        return weights
+
+    def update(self, names: NDArray[np.int64], agreement: NDArray[np.float32]) -> None:
+        """Take a visit of samples [B] into account; of a name that repeats, the mean of its agreements."""
+        names, which, counts = np.unique(names, return_inverse=True, return_counts=True)
+        agreement = (np.bincount(which, agreement) / counts).astype(np.float32)
+        unknown = np.ones(len(names), bool)
+        for part in (self._settled, self._recent):
+            found, places = part.find(names)
+            unknown[found] = False
+            before, seen = part.values[places], agreement[found]
+            running = self.config.momentum * before + (1 - self.config.momentum) * seen
+            # The mean begins with what the last visit of the warm-up saw.
+            part.values[places] = np.where(part.visits[places] < self.config.warmup, seen, running)
+            part.visits[places] += 1
+        new = Records(names[unknown], agreement[unknown], np.ones(int(unknown.sum()), np.uint32))
+        self._recent = self._recent.merge(new)
+        if len(self._recent.names) > max(RECENT, len(self._settled.names) // 8):
+            self._settled, self._recent = self._settled.merge(self._recent), EMPTY
+
+    def values(self, names: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the running agreement [B] of samples; NaN of one that was never visited."""
+        values = np.full(len(names), np.nan, np.float32)
+        for part in (self._settled, self._recent):
+            found, places = part.find(names)
+            values[found] = part.values[places]
+        return values
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state for a checkpoint."""
+        names, values, visits = self._settled.merge(self._recent)
+        tensors = {"names": names, "values": values, "visits": visits.astype(np.int64)}
+        return {field: torch.from_numpy(one) for field, one in tensors.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take the state of a checkpoint."""
+        names, values, visits = (tensors[field].numpy() for field in ("names", "values", "visits"))
+        self._settled, self._recent = Records(names.copy(), values.copy(), visits.astype(np.uint32)), EMPTY
+
+    def save(self, path: Path) -> None:
+        """Write a Parquet file: hash of the key, trust, visits."""
+        table = pa.table({field: pa.array(one.tolist()) for field, one in self.tensors().items()})
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary)
+
+    @classmethod
+    def load(cls, path: Path, config: TrustConfig) -> Trust:
+        """Read what `save` wrote."""
+        trust = cls(config)
+        table = pq.ParquetFile(path).read()
+        trust.restore({field: torch.tensor(table[field].to_pylist()) for field in table.column_names})
+        return trust

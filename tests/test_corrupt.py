@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+import numpy as np
+import pytest
+
+from multimodal_ssl import InputError, MapSource, PairingSource, Sample, UnreadableError
+from multimodal_ssl.config import CorruptConfig
+from multimodal_ssl.corrupt import Corrupted
+from multimodal_ssl.testing import check_pairing_source
+
+
+class Words(MapSource):
+    """Sample i is picture i with the word of its group; every tenth lacks the word, `broken` can't be read."""
+
+    modalities = {"image": "image", "text": "text"}
+
+    def __init__(self, count: int = 200, groups: int = 50, broken: int | None = None) -> None:
+        self.count, self.groups, self.broken = count, groups, broken
+
+    def __len__(self) -> int:
+        return self.count
+
+    def present(self, index: int) -> Collection[str]:
+        return ("image",) if index % 10 == 9 else ("image", "text")
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == self.broken:
+            raise UnreadableError(str(index), "broken")
+        items = {"image": index, "text": f"word {index % self.groups:03}"}
+        return Sample(f"k{index}", {name: items[name] for name in self.present(index)}, f"g{index % self.groups}", 0.5)
+
+
+NAMES = ("image", "text")
+
+
+@pytest.mark.parametrize("kind", ["uniform", "near"])
+def test_the_share_that_was_asked_for_holds_an_item_of_another_group(kind: str) -> None:
+    clean, source = Words(), Corrupted(Words(), CorruptConfig(mismatch=0.4, kind=kind), NAMES)  # type: ignore[arg-type]
+    check_pairing_source(source)
+    assert source.mismatched.sum() == round(0.4 * 180)
+    texts: Counter[str] = Counter()
+    for row in range(200):
+        sample, original = source[row], clean[row]
+        assert (sample.key, sample.group, sample.weight) == (original.key, original.group, original.weight)
+        assert sample.items["image"] == row
+        assert (sample.items.get("text") != original.items.get("text")) == source.mismatched[row]
+        texts[sample.items.get("text", "")] += 1
+    assert texts == Counter(clean[row].items.get("text", "") for row in range(200))  # exchanged, none made up
+
+
+def test_near_takes_what_is_next_in_the_order_of_the_texts() -> None:
+    def distance(kind: str) -> float:
+        source = Corrupted(Words(), CorruptConfig(mismatch=0.5, kind=kind), NAMES)  # type: ignore[arg-type]
+        rows = np.flatnonzero(source.mismatched)
+        numbers = [(int(source[row].items["text"][-3:]), row % 50) for row in rows.tolist()]
+        return float(np.median([abs(one - other) for one, other in numbers]))
+
+    assert distance("near") <= 4
+    assert distance("uniform") > 8
+
+
+def test_the_choice_is_a_function_of_the_seed() -> None:
+    first, again, other = (Corrupted(Words(), CorruptConfig(mismatch=0.3, seed=s), NAMES) for s in (1, 1, 2))
+    assert [first[i].items for i in range(200)] == [again[i].items for i in range(200)]
+    assert (first.mismatched != other.mismatched).any()
+
+
+def test_another_item_can_be_exchanged_and_nothing_need_be() -> None:
+    source = Corrupted(Words(), CorruptConfig(mismatch=0.5, item="image"), NAMES)
+    assert all((source[i].items["image"] != i) == source.mismatched[i] for i in range(200))
+    assert not Corrupted(Words(), CorruptConfig(mismatch=0), NAMES).mismatched.any()
+
+
+def test_an_unreadable_sample_stays_one() -> None:
+    source = Corrupted(Words(broken=3), CorruptConfig(mismatch=1.0), NAMES)
+    with pytest.raises(UnreadableError, match="broken"):
+        source[3]
+
+
+class Stream(PairingSource):
+    modalities = Words.modalities
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(Words())
+
+
+@pytest.mark.parametrize(
+    ("source", "config", "message"),
+    [
+        (Words(groups=1), CorruptConfig(mismatch=0.5), "of 1 groups can't all exchange 'text'"),
+        (Words(), CorruptConfig(mismatch=0.5, item="txt"), "no 'txt': did you mean 'text'"),
+        (Words(), CorruptConfig(mismatch=0.5, kind="near", item="image"), "near needs texts"),
+        (Stream(), CorruptConfig(mismatch=0.5), "Stream has no random access"),
+    ],
+)
+def test_what_can_not_be_corrupted_is_told(source: PairingSource, config: CorruptConfig, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Corrupted(source, config, NAMES)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from multimodal_ssl import trust as trust_module
+from multimodal_ssl.config import TrustConfig
+from multimodal_ssl.data import hash64
+from multimodal_ssl.trust import Trust
+
+
+class ByDict:
+    """The same as Trust, one sample at a time."""
+
+    def __init__(self, config: TrustConfig) -> None:
+        self.config, self.seen = config, {}
+
+    def update(self, name: int, agreement: float) -> None:
+        value, visits = self.seen.get(name, (agreement, 0))
+        if visits >= self.config.warmup:
+            value = self.config.momentum * value + (1 - self.config.momentum) * agreement
+        else:
+            value = agreement
+        self.seen[name] = (value, visits + 1)
+
+    def weight(self, name: int) -> float:
+        value, visits = self.seen.get(name, (1.0, 0))
+        if visits < self.config.warmup:
+            return 1.0
+        return value if value >= self.config.floor else 0.0
+
+
+def visits(seed: int, batches: int, names: int) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    rng = np.random.default_rng(seed)
+    known = rng.integers(-(2**63), 2**63, size=names)
+    return [
+        (known[rng.choice(names, 16, replace=False)], rng.random(16).astype(np.float32) ** 3) for _ in range(batches)
+    ]
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+@pytest.mark.parametrize("recent", [4, 10_000])
+def test_the_running_mean_is_that_of_one_sample_at_a_time(
+    warmup: int, recent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust_module, "RECENT", recent)
+    config = TrustConfig(warmup=warmup)
+    trust, reference = Trust(config), ByDict(config)
+    for names, agreement in visits(0, 60, 100):
+        expected = [reference.weight(int(name)) for name in names]
+        np.testing.assert_allclose(trust.weights(names), expected, rtol=1e-5)
+        trust.update(names, agreement)
+        for name, one in zip(names, agreement, strict=True):
+            reference.update(int(name), float(one))
+    names = np.array(list(reference.seen))
+    assert len(trust) == len(names)
+    np.testing.assert_allclose(trust.values(names), [reference.seen[int(name)][0] for name in names], rtol=1e-5)
+
+
+def test_a_sample_that_was_never_visited_weighs_one_and_has_no_trust() -> None:
+    trust = Trust(TrustConfig())
+    trust.update(hash64(["a"]), np.array([0.5], np.float32))
+    assert trust.weights(hash64(["b"])) == [1]
+    assert np.isnan(trust.values(hash64(["b"])))
+
+
+def test_a_name_that_repeats_in_a_batch_is_one_visit_with_the_mean() -> None:
+    trust = Trust(TrustConfig())
+    trust.update(hash64(["a", "b", "a"]), np.array([0.2, 0.9, 0.4], np.float32))
+    assert trust.values(hash64(["a", "b"])) == pytest.approx([0.3, 0.9])
+    assert trust.tensors()["visits"].tolist() == [1, 1]
+
+
+def test_a_restored_trust_goes_on_as_if_it_had_never_been_saved(tmp_path: Path) -> None:
+    whole, stopped = Trust(TrustConfig()), Trust(TrustConfig())
+    for part in (0, 1):
+        for names, agreement in visits(part, 30, 50):
+            whole.update(names, agreement)
+            stopped.update(names, agreement)
+        resumed = Trust(TrustConfig())
+        resumed.restore(stopped.tensors())
+        stopped = resumed
+    for one, other in zip(whole.tensors().values(), stopped.tensors().values(), strict=True):
+        assert one.equal(other)
+    whole.save(tmp_path / "trust.parquet")
+    opened = Trust.load(tmp_path / "trust.parquet", TrustConfig())
+    for one, other in zip(whole.tensors().values(), opened.tensors().values(), strict=True):
+        assert one.equal(other)
+
+
+def test_a_sample_takes_sixteen_bytes() -> None:
+    trust = Trust(TrustConfig())
+    for start in range(0, 200_000, 5_000):
+        trust.update(np.arange(start, start + 5_000), np.zeros(5_000, np.float32))
+    held = sum(one.nbytes for part in (trust._settled, trust._recent) for one in part)
+    assert held == 16 * 200_000
