@@ -43,12 +43,14 @@ class CorruptConfig(Strict):
         mismatch: share of the samples that get another one's item.
         kind: ``uniform`` takes it from any sample, ``near`` from the one next in the order of the texts.
         item: which item is exchanged; the last of `use`, if not given.
+        drop: leave these samples out instead: what an oracle would train on.
         seed: of the choice.
     """
 
     mismatch: float = Field(ge=0, le=1)
     kind: Literal["uniform", "near"] = "uniform"
     item: str | None = None
+    drop: bool = False
     seed: int = Field(0, ge=0)
 
 

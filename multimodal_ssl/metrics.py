@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -132,3 +132,13 @@ def wilson_interval(values: NDArray[np.float64], groups: NDArray[np.int64]) -> t
     centre = (mean + z**2 / (2 * effective)) / (1 + z**2 / effective)
     half = z / (1 + z**2 / effective) * math.sqrt(simple / effective + z**2 / (4 * effective**2))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def auroc(scores: NDArray[np.floating[Any]], positive: NDArray[np.bool_]) -> float:
+    """Return the probability that a positive scores more than a negative; a tie is half (Mann and Whitney 1947)."""
+    _, which, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[which]
+    hits = int(positive.sum())
+    if hits in (0, len(positive)):
+        raise InputError("an AUROC needs positives and negatives")
+    return float((ranks[positive].mean() - (hits + 1) / 2) / (len(positive) - hits))

@@ -74,6 +74,15 @@ def test_another_item_can_be_exchanged_and_nothing_need_be() -> None:
     assert not Corrupted(Words(), CorruptConfig(mismatch=0), NAMES).mismatched.any()
 
 
+def test_an_oracle_trains_on_all_but_the_mismatched() -> None:
+    config = CorruptConfig(mismatch=0.4)
+    whole = Corrupted(Words(), config, NAMES)
+    rest = Corrupted(Words(), config.model_copy(update={"drop": True}), NAMES)
+    assert [rest[i].key for i in range(len(rest))] == [f"k{i}" for i in np.flatnonzero(~whole.mismatched)]
+    assert not rest.mismatched.any()
+    check_pairing_source(rest)
+
+
 def test_an_unreadable_sample_stays_one() -> None:
     source = Corrupted(Words(broken=3), CorruptConfig(mismatch=1.0), NAMES)
     with pytest.raises(UnreadableError, match="broken"):

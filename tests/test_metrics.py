@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from multimodal_ssl.errors import InputError
-from multimodal_ssl.metrics import chance_of_hit, first_hits, retrieval, wilson_interval
+from multimodal_ssl.metrics import auroc, chance_of_hit, first_hits, retrieval, wilson_interval
 
 
 def unit(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
@@ -103,3 +103,12 @@ def test_a_gallery_without_any_group_of_the_queries_is_an_error() -> None:
     vectors = unit(np.random.default_rng(4), 3, 4)
     with pytest.raises(InputError, match="nothing to measure"):
         retrieval(vectors, vectors, np.arange(3), np.arange(3) + 10)
+
+
+def test_auroc_agrees_with_a_double_loop() -> None:
+    rng = np.random.default_rng(8)
+    scores, positive = rng.integers(0, 12, 60).astype(float), rng.random(60) < 0.3
+    wins = [float(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
+    assert auroc(scores, positive) == pytest.approx(np.mean(wins))
+    with pytest.raises(InputError, match="needs positives and negatives"):
+        auroc(scores, np.ones(60, bool))

@@ -1,0 +1,98 @@
+"""Which pairs are wrong: the rank of the partner among strangers as a p-value, and what p-values tell together.
+
+A wrong partner is a stranger itself, so that its p-value is uniform in [0, 1]; that of a right one is small. The rate
+of wrong pairs is then the share of uniform p-values, and the probability that one pair is wrong is the local false
+discovery rate.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from multimodal_ssl.errors import InputError
+
+Floats = NDArray[np.float64]
+LEVELS = np.arange(0.3, 0.91, 0.05)  # p-values above are those of wrong pairs, nearly all
+
+
+class Rate(NamedTuple):
+    """A share of wrong pairs, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def rank_p_values(
+    a: NDArray[np.float32], b: NDArray[np.float32], groups: NDArray[np.int64], *, strangers: int, seed: int
+) -> Floats:
+    """Return the p-value of each pair of unit vectors a, b [N, D]: its rank among the cosines with strangers.
+
+    Strangers are partners of other groups, drawn once for all pairs; both directions are ranked together. A tie is
+    half. Raises InputError if a pair has no stranger.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = np.sort(rng.choice(len(a), min(strangers, len(a)), replace=False))
+    others = torch.from_numpy(groups[drawn])
+    left, right = torch.from_numpy(a), torch.from_numpy(b)
+    p_values = []
+    for start in range(0, len(a), 1024):
+        part = slice(start, start + 1024)
+        own = (left[part] * right[part]).sum(1, keepdim=True)
+        stranger = torch.from_numpy(groups[part])[:, None] != others
+        above = torch.zeros(len(own), dtype=torch.float64)
+        for scores in (left[part] @ right[drawn].T, right[part] @ left[drawn].T):
+            above += ((scores > own) & stranger).sum(1) + ((scores == own) & stranger).sum(1) / 2
+        p_values.append((above + 0.5) / (2 * stranger.sum(1) + 1))
+        if not stranger.any(1).all():
+            raise InputError("all pairs are of one group: there is no stranger to compare a partner with")
+    return torch.cat(p_values).numpy()
+
+
+def wrong_rate(p_values: Floats, groups: NDArray[np.int64], *, resamples: int = 200, seed: int = 0) -> Rate:
+    """Return the share of uniform p-values (Storey 2002, eq. 6, the median over levels), bootstrapped over groups."""
+    _, which = np.unique(groups, return_inverse=True)
+    size = int(which.max()) + 1
+    above = np.stack([np.bincount(which, p_values > level, size) for level in LEVELS], 1)  # [groups, levels]
+    counts = np.bincount(which, minlength=size)
+
+    def rate(times: NDArray[np.int64]) -> float:
+        return float(min(1.0, np.median(times @ above / (times @ counts) / (1 - LEVELS))))
+
+    rng = np.random.default_rng(seed)
+    draws = [rate(np.bincount(rng.integers(size, size=size), minlength=size)) for _ in range(resamples)]
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return Rate(rate(np.ones(size, np.int64)), float(low), float(high))
+
+
+def local_false_discovery_rate(p_values: Floats, rate: float) -> Floats:
+    """Return the probability [N] that each pair is wrong: rate / f(p), at most 1 (Efron et al. 2001).
+
+    f is the decreasing density of greatest likelihood (Grenander 1956), but at least the rate, since wrong pairs are
+    uniform.
+    """
+    density = decreasing_density(p_values)
+    return np.minimum(1, rate / np.maximum(density, rate)) if rate else np.zeros(len(p_values))
+
+
+def decreasing_density(p_values: Floats) -> Floats:
+    """Return Grenander's density at p_values [N] in (0, 1]: the slopes of the least concave majorant of the ECDF."""
+    points, which, counts = np.unique(p_values, return_inverse=True, return_counts=True)
+    widths = np.diff(points, prepend=0.0)
+    masses: list[float] = []
+    lengths: list[float] = []
+    members: list[int] = []
+    for mass, length in zip(counts / len(p_values), widths, strict=True):
+        masses.append(float(mass))
+        lengths.append(float(length))
+        members.append(1)
+        # Pool neighbours whose density rises (Ayer et al. 1955).
+        while len(masses) > 1 and masses[-1] * lengths[-2] >= masses[-2] * lengths[-1]:
+            masses[-2:], lengths[-2:] = [masses[-2] + masses[-1]], [lengths[-2] + lengths[-1]]
+            members[-2:] = [members[-2] + members[-1]]
+    slopes = np.array(masses) / np.array(lengths)
+    return np.repeat(slopes, members)[which]
