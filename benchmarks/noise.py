@@ -19,6 +19,7 @@ import yaml
 
 from multimodal_ssl import Catalog, bench, fit
 from multimodal_ssl.config import TrustConfig, parse_config
+from multimodal_ssl.corrupt import Corrupted
 from multimodal_ssl.data import hash64
 from multimodal_ssl.metrics import auroc
 from multimodal_ssl.pipeline import open_supplies
@@ -53,6 +54,7 @@ def cell(config: dict[str, Any], objective: str, noise: float, seed: int, folder
     }  # fmt: skip
     if noise and objective != ORACLE:
         source = open_supplies(parsed.sources, Catalog.discover())[0].source
+        assert isinstance(source, Corrupted)
         trust = Trust.load(parsed.run / "trust.parquet", TrustConfig())
         believed = trust.values(hash64(sample.key for sample in source))
         seen = np.isfinite(believed)

@@ -54,6 +54,20 @@ class CorruptConfig(Strict):
     seed: int = Field(0, ge=0)
 
 
+class FoldConfig(Strict):
+    """A part of a source; groups stay together.
+
+    Attributes:
+        of: number of folds.
+        index: the fold that is meant.
+        out: whether it is left out, or all others are.
+    """
+
+    of: int = Field(ge=2)
+    index: int = Field(ge=0)
+    out: bool = True
+
+
 class SourceConfig(PluginConfig):
     """A pairing source.
 
@@ -61,11 +75,13 @@ class SourceConfig(PluginConfig):
         use: names of the items to use; all that the source has, if not given.
         share: share of the batches, relative to the other sources.
         corrupt: mismatches to plant.
+        fold: the part of it to use.
     """
 
     use: tuple[str, ...] | None = None
     share: float = Field(1.0, gt=0)
     corrupt: CorruptConfig | None = None
+    fold: FoldConfig | None = None
 
     @field_validator("use")
     @classmethod

@@ -21,7 +21,7 @@ class Corrupted(MapSource):
     samples are too few or too alike.
 
     Attributes:
-        mismatched: [N] (bool), the truth; of the samples that are left, where they are dropped.
+        mismatched: [N] (bool), the truth.
     """
 
     def __init__(self, source: PairingSource, config: CorruptConfig, names: Collection[str]) -> None:
@@ -37,23 +37,20 @@ class Corrupted(MapSource):
         self._origin = np.arange(len(source))
         if len(rows):
             self._origin[rows] = self._exchange(rows, config, rng)
-        mismatched = self._origin != np.arange(len(source))
-        self._rows = np.flatnonzero(~mismatched) if config.drop else np.arange(len(source))
-        self.mismatched = mismatched[self._rows]
+        self.mismatched = self._origin != np.arange(len(source))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.source)
 
     def __getitem__(self, index: int) -> Sample:
-        row = int(self._rows[index])
-        sample = self.source[row]
+        sample = self.source[index]
         if not self.mismatched[index]:
             return sample
-        other = self.source[int(self._origin[row])].items[self.item]
+        other = self.source[int(self._origin[index])].items[self.item]
         return Sample(sample.key, {**sample.items, self.item: other}, sample.group, sample.weight)
 
     def present(self, index: int) -> Collection[str]:
-        return self.source.present(int(self._rows[index]))
+        return self.source.present(index)
 
     def _exchange(self, rows: NDArray[np.int64], config: CorruptConfig, rng: np.random.Generator) -> NDArray[np.int64]:
         """Return for each row the one whose item it gets: a permutation in which nobody keeps an item of its group."""

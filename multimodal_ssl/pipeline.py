@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import yaml
 from accelerate import PartialState
@@ -26,6 +27,7 @@ from multimodal_ssl.metrics import retrieval
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.report import Direction, save_card
+from multimodal_ssl.subset import Subset, folds_of
 from multimodal_ssl.training import Learner, count_steps, train
 from multimodal_ssl.trust import Trust
 
@@ -159,6 +161,11 @@ def open_supplies(configs: Sequence[SourceConfig], catalog: Catalog) -> list[Sup
         names = config.use or tuple(source.modalities)
         if config.corrupt:
             source = Corrupted(source, config.corrupt, names)
+            if config.corrupt.drop:
+                source = Subset(source, np.flatnonzero(~source.mismatched))
+        if config.fold:
+            is_meant = folds_of(source, config.fold.of) == config.fold.index
+            source = Subset(source, np.flatnonzero(is_meant != config.fold.out))
         supplies.append(Supply(source, names, config.share))
     return supplies
 

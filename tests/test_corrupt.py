@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Collection
 
 import numpy as np
 import pytest
 
-from multimodal_ssl import InputError, MapSource, PairingSource, Sample, UnreadableError
-from multimodal_ssl.config import CorruptConfig
+from multimodal_ssl import Catalog, InputError, MapSource, Modality, PairingSource, Sample, UnreadableError, hookimpl
+from multimodal_ssl.config import CorruptConfig, FoldConfig, SourceConfig
 from multimodal_ssl.corrupt import Corrupted
+from multimodal_ssl.hookspecs import Register
+from multimodal_ssl.pipeline import open_supplies
 from multimodal_ssl.testing import check_pairing_source
 
 
@@ -34,6 +37,17 @@ class Words(MapSource):
 
 
 NAMES = ("image", "text")
+
+
+class Plugin:
+    @hookimpl
+    def register_pairing_sources(self, register: Register) -> None:
+        register("words", Words)
+
+    @hookimpl
+    def register_modalities(self, register: Register) -> None:
+        for name in NAMES:
+            register(name, functools.partial(Modality, name, object, lambda value: value, str))
 
 
 @pytest.mark.parametrize("kind", ["uniform", "near"])
@@ -77,10 +91,30 @@ def test_another_item_can_be_exchanged_and_nothing_need_be() -> None:
 def test_an_oracle_trains_on_all_but_the_mismatched() -> None:
     config = CorruptConfig(mismatch=0.4)
     whole = Corrupted(Words(), config, NAMES)
-    rest = Corrupted(Words(), config.model_copy(update={"drop": True}), NAMES)
+    catalog = Catalog.of(words=Plugin())
+    source = SourceConfig(name="words", corrupt=config.model_copy(update={"drop": True}))
+    rest = open_supplies([source], catalog)[0].source
+    assert isinstance(rest, MapSource)
     assert [rest[i].key for i in range(len(rest))] == [f"k{i}" for i in np.flatnonzero(~whole.mismatched)]
-    assert not rest.mismatched.any()
     check_pairing_source(rest)
+
+
+def test_folds_part_a_source_and_keep_groups_together() -> None:
+    catalog, parts, groups = Catalog.of(words=Plugin()), [], []
+    for index in range(3):
+        held, rest = (
+            open_supplies([SourceConfig(name="words", fold=FoldConfig(of=3, index=index, out=out))], catalog)[0].source
+            for out in (False, True)
+        )
+        keys, others = ({sample.key for sample in one} for one in (held, rest))
+        assert not keys & others
+        assert len(keys | others) == 200
+        parts.append(keys)
+        groups.append({sample.group for sample in held})
+        check_pairing_source(held)
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 200
+    assert len(set.union(*groups)) == sum(map(len, groups)) == 50
+    assert min(map(len, parts)) > 20
 
 
 def test_an_unreadable_sample_stays_one() -> None:
