@@ -35,9 +35,7 @@ def folds_of(source: PairingSource, folds: int) -> NDArray[np.int64]:
     Raises InputError for a source without random access.
     """
     if not isinstance(source, MapSource):
-        raise InputError(
-            f"{type(source).__name__} has no random access to part it by: write it to a table first"
-        )
+        raise InputError(f"{type(source).__name__} has no random access to part it by: write it to a table first")
     names = []
     for row in range(len(source)):
         try:

@@ -15,6 +15,7 @@ from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.plugins import KINDS, Catalog, options_of
 
 if TYPE_CHECKING:
+    from multimodal_ssl.audit import Audit
     from multimodal_ssl.index import Hit
     from multimodal_ssl.report import Direction
 
@@ -50,6 +51,26 @@ def print_hits(hits: Sequence[Hit]) -> None:
         what = hit.preview.text or hit.preview.caption or ""
         table.add_row(f"{hit.score:.3f}", escape(hit.key), escape(what), escape(hit.preview.path or ""))
     _console().print(table)
+
+
+def print_audit(audit: Audit, top: int) -> None:
+    """Print the rates of wrong pairs and the worst suspects."""
+    rates = Table(caption="gross: the partner might be anybody's; at most: partners that resemble the right one, too")
+    for column in ("pair", "pairs", "gross (95 %)", "at most", "above .5", "wrong of these"):
+        rates.add_column(column, justify="left" if column == "pair" else "right")
+    for one in audit.rates:
+        above, wrong = one.expected["0.5"]
+        rates.add_row(
+            f"{one.first}-{one.second}", f"{one.pairs:,}",
+            f"{one.gross.value:.3f} ({one.gross.low:.3f}-{one.gross.high:.3f})", f"{one.any_upper:.3f}",
+            f"{above:,}", f"{wrong:,.0f}",
+        )  # fmt: skip
+    _console().print(rates)
+    suspects = Table("p(mismatch)", "key", "pair", "would fit better")
+    for one in audit.table.slice(0, top).to_pylist():
+        pair = f"{one['first']}-{one['second']}"
+        suspects.add_row(f"{one['p_mismatch']:.3f}", escape(one["key"]), pair, escape(one["suggestion"]))
+    _console().print(suspects)
 
 
 def print_plugins(catalog: Catalog, taken: Sequence[str]) -> None:
