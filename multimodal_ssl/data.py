@@ -119,14 +119,14 @@ class Feed(Dataset[Batch]):
                 items = {name: self.modalities[name].load(sample.items[name]) for name in ticket.names}
                 rng = None if self.seed is None else np.random.default_rng((self.seed, ticket.step, slot))
                 ready = {name: self.encoders[name].prepare(item, rng) for name, item in items.items()}
-                seen = self._previews(sample, items) if self.previews else {}
+                seen = previews_of(sample, items, self.modalities) if self.previews else {}
             except UnreadableError as error:
-                batch.unreadable.append((self.told(ticket.supply, error.key), error.reason))
+                batch.unreadable.append((told(self.supplies, ticket.supply, error.key), error.reason))
                 continue
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one sample, it is recorded and left out
-                batch.unreadable.append((self.told(ticket.supply, key), f"{type(error).__name__}: {error}"))
+                batch.unreadable.append((told(self.supplies, ticket.supply, key), f"{type(error).__name__}: {error}"))
                 continue
-            batch.keys.append(self.told(ticket.supply, key))
+            batch.keys.append(told(self.supplies, ticket.supply, key))
             batch.groups.append(sample.group or f"{ticket.supply}/{key}")
             weights.append(sample.weight)
             for name in ticket.names:
@@ -138,26 +138,29 @@ class Feed(Dataset[Batch]):
         batch.weight = torch.tensor(weights, dtype=torch.float32)
         return batch
 
-    def _previews(self, sample: Sample, items: Mapping[str, Any]) -> dict[str, Preview]:
-        seen = {name: self.modalities[name].preview(item) for name, item in items.items()}
-        for name, preview in seen.items():
-            path = sample.items[name]
-            texts = [other.text for key, other in seen.items() if key != name and other.text]
-            seen[name] = replace(
-                preview, path=str(path) if isinstance(path, Path) else None, caption=", ".join(texts) or None
-            )
-        return seen
-
-    def told(self, supply: int, key: str) -> str:
-        """Return the key of a sample as all supplies together know it."""
-        return f"{supply}/{key}" if len(self.supplies) > 1 else key
-
     def _read(self, supply: int, row: int | Sample) -> Sample:
         source = self.supplies[supply].source
         if isinstance(row, Sample):
             return row
         assert isinstance(source, MapSource)
         return source[row]
+
+
+def told(supplies: Sequence[Supply], supply: int, key: str) -> str:
+    """Return the key of a sample as all supplies together know it."""
+    return f"{supply}/{key}" if len(supplies) > 1 else key
+
+
+def previews_of(sample: Sample, items: Mapping[str, Any], modalities: Mapping[str, Modality]) -> dict[str, Preview]:
+    """Return what a person sees of the raw items of a sample, by name."""
+    seen = {name: modalities[name].preview(item) for name, item in items.items()}
+    for name, preview in seen.items():
+        path = sample.items[name]
+        texts = [other.text for key, other in seen.items() if key != name and other.text]
+        seen[name] = replace(
+            preview, path=str(path) if isinstance(path, Path) else None, caption=", ".join(texts) or None
+        )
+    return seen
 
 
 class _Once(Iterable[Ticket]):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from multimodal_ssl import Catalog, Encoder, InputError, MapSource, Modality, Preview, Sample, hookimpl, objectives
 from multimodal_ssl.audit import Audit, audit
+from multimodal_ssl.audit_page import write_page
 from multimodal_ssl.config import parse_config
 from multimodal_ssl.corrupt import Corrupted
 from multimodal_ssl.hookspecs import Register
@@ -145,6 +146,23 @@ def test_what_is_saved_can_be_read(folder: Path, tmp_path: Path) -> None:
     assert pq.ParquetFile(tmp_path / "audit.parquet").read().equals(found.table)
     figures = json.loads((tmp_path / "audit.json").read_text())
     assert figures["rates"][0]["gross"][0] == found.rates[0].gross.value
+
+
+def test_the_page_shows_the_worst_pairs_with_their_suggestions_and_needs_nothing_else(
+    folder: Path, tmp_path: Path
+) -> None:
+    found, _ = audited(folder, 0.3)
+    settings = config(folder, corrupt={"mismatch": 0.3, "seed": 5})
+    write_page(tmp_path / "audit.html", found, settings, top=7, catalog=CATALOG)
+    page = (tmp_path / "audit.html").read_text()
+    for one in found.table.slice(0, 7).to_pylist():
+        assert f"<code>{one['key']}</code>" in page
+        assert f"<code>{one['suggestion']}</code>" in page
+    noisy = open_supplies(settings.sources, CATALOG)[0].source
+    shown = next(sample for sample in noisy if sample.key == found.table["key"][0].as_py())
+    assert str(shown.items["right"][0]) in page, "what was swapped is shown, not what was there before"
+    assert "http" not in page
+    assert page.count("<rect") == 50
 
 
 def test_a_config_of_folds_is_refused(tmp_path: Path) -> None:

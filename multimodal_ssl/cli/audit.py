@@ -11,15 +11,14 @@ import click
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the audit.  [default: RUN-audit]")
-@click.option(
-    "--folds", default=2, show_default=True, type=click.IntRange(2), help="Models; each judges what it never saw."
-)
-@click.option("--top", default=20, show_default=True, type=click.IntRange(0), help="How many suspects to print.")
+@click.option("--folds", default=2, show_default=True, type=click.IntRange(2), help="Number of models.")
+@click.option("--top", default=200, show_default=True, type=click.IntRange(0), help="Suspects on the page.")
 def audit(config: Path, overrides: tuple[str, ...], out: Path | None, folds: int, top: int) -> None:
     """Tell which pairs of a config's sources do not belong together, and how many there are.
 
     Trains a model for each fold on the others and judges the pairs that it never saw: audit.parquet has the probability
-    that each is a mismatch and the partner that would fit best, audit.json the rates. Stopped, it goes on where it was.
+    that each is a mismatch and the partner that would fit best, audit.json the rates, audit.html the worst pairs as
+    people see them. Stopped, it goes on where it was.
 
     \b
     Example:
@@ -27,6 +26,7 @@ def audit(config: Path, overrides: tuple[str, ...], out: Path | None, folds: int
       mmssl audit shop.yaml train.epochs=30 --out shop-audit
     """
     from multimodal_ssl import audit as engine
+    from multimodal_ssl.audit_page import write_page
     from multimodal_ssl.cli.tables import print_audit
     from multimodal_ssl.pipeline import open_config
 
@@ -34,5 +34,8 @@ def audit(config: Path, overrides: tuple[str, ...], out: Path | None, folds: int
     folder = out or parsed.run.with_name(f"{parsed.run.name}-audit")
     found = engine.audit(parsed, folder, folds=folds)
     found.save(folder)
-    print_audit(found, top)
-    click.echo(f"all pairs: {folder / 'audit.parquet'}\nrates:     {folder / 'audit.json'}")
+    write_page(folder / "audit.html", found, parsed, top=top)
+    print_audit(found, top=10)
+    click.echo(
+        f"look at:   {folder / 'audit.html'}\nall pairs: {folder / 'audit.parquet'}\nrates:     {folder / 'audit.json'}"
+    )

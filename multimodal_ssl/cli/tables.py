@@ -53,7 +53,7 @@ def print_hits(hits: Sequence[Hit]) -> None:
     _console().print(table)
 
 
-def print_audit(audit: Audit, top: int) -> None:
+def print_audit(audit: Audit, *, top: int) -> None:
     """Print the rates of wrong pairs and the worst suspects."""
     rates = Table(caption="gross: the partner might be anybody's; at most: partners that resemble the right one, too")
     for column in ("pair", "pairs", "gross (95 %)", "at most", "above .5", "wrong of these"):
