@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from annotated_types import Gt, Le
+from annotated_types import Gt, Le, Lt
 
+from multimodal_ssl.errors import InputError
 from multimodal_ssl.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Pairs = Sequence[tuple[str, str]]
 Positive = Annotated[float, Gt(0)]
 Share = Annotated[float, Gt(0), Le(1)]
+RINCE_LIMIT = 80  # exp(88) is the largest float32
 
 
 def info_nce(pairs: Pairs, *, temperature: Positive = 0.07, learn_temperature: bool = True) -> Objective:
@@ -79,7 +81,7 @@ def rince(
     pairs: Pairs,
     *,
     q: Share = 0.5,
-    density: Positive = 0.01,
+    density: Share = 0.01,
     temperature: Positive = 0.1,
     learn_temperature: bool = False,
 ) -> Objective:
@@ -87,12 +89,22 @@ def rince(
     from multimodal_ssl.objectives.contrastive import Scaled
     from multimodal_ssl.objectives.robust import rince
 
+    sharpest = 0.01 if learn_temperature else max(temperature, 0.01)
+    if q / sharpest > RINCE_LIMIT:
+        raise InputError(
+            f"'rince': exp(q / temperature) overflows at q {q} and temperature {sharpest}: "
+            f"keep q / temperature at most {RINCE_LIMIT}; a learnt temperature may fall to 0.01"
+        )
     loss = functools.partial(rince, q=q, density=density)
     return Scaled(pairs, loss, temperature=temperature, learn_temperature=learn_temperature)
 
 
 def label_smoothing(
-    pairs: Pairs, *, smoothing: Share = 0.1, temperature: Positive = 0.07, learn_temperature: bool = True
+    pairs: Pairs,
+    *,
+    smoothing: Annotated[float, Gt(0), Lt(1)] = 0.1,
+    temperature: Positive = 0.07,
+    learn_temperature: bool = True,
 ) -> Objective:
     """InfoNCE whose targets give a share to every item of the batch."""
     from multimodal_ssl.objectives.contrastive import Scaled

@@ -73,7 +73,7 @@ def smoothed(a: Tensor, b: Tensor, scale: Tensor, same: Tensor, weight: Tensor, 
 def _complement(log_p: Tensor, complement: Complement, q: float) -> Tensor:
     p = log_p.exp()
     if complement == "log":
-        return -torch.log1p(-p.clamp(max=1 - 1e-6))
+        return -torch.log1p(-p.clamp(max=1 - 1e-6))  # a float32 can't tell more; there the gradient is 0
     if complement == "gce":
         return (1 - (1 - p).clamp(min=1e-10) ** q) / q
     if complement == "tan":
