@@ -1,9 +1,16 @@
-"""What all tests share: one thread, and a generator of a fixed seed."""
+"""What all tests share: one thread, a generator of a fixed seed, and a run that was never stopped."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+
+from multimodal_ssl import load_config
+from multimodal_ssl.pipeline import fit
+
+from .toys import write_tiny
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,3 +23,11 @@ def one_thread() -> None:
 def generator() -> torch.Generator:
     """Return a generator that is new in every test."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny run on glyphs that was never stopped."""
+    folder = tmp_path_factory.mktemp("trained")
+    fit(load_config(write_tiny(folder)))
+    return folder / "run"
