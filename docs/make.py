@@ -21,7 +21,8 @@ OURS = ("objectives", "image", "text", "open-clip", "audio", "series", "glyphs",
 
 def cli() -> str:
     """Return the help of every command."""
-    context = click.Context(mmssl, info_name="mmssl", max_content_width=100, terminal_width=100)
+    settings = {**mmssl.context_settings, "max_content_width": 100, "terminal_width": 100}
+    context = click.Context(mmssl, info_name="mmssl", **settings)
     parts = ["# The command line\n", "Made by `docs/make.py` from the commands themselves.\n"]
     for name in mmssl.list_commands(context):
         command = mmssl.get_command(context, name)
