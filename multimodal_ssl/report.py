@@ -89,6 +89,7 @@ def save_card(run: Path) -> None:
     recipe, names = binder["recipe"], list(binder["recipe"]["encoders"])
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     unreadable = run / "unreadable.jsonl"
+    lost = len(unreadable.read_text().splitlines()) if unreadable.exists() else 0
     parts = [
         f"# {run.name}\n",
         f"One space of {recipe['dim']} dimensions for {', '.join(names)}; unit vectors, compared by cosine.\n",
@@ -101,7 +102,7 @@ def save_card(run: Path) -> None:
         *(f"- {_inline(source)}" for source in config["sources"]),
         f"\n{last['step']:,} steps of {config['train']['batch']} samples by {config['objective']['name']}; in the end "
         f"loss {last['loss']:.3f}, agreement {last['agreement']:.3f}."
-        + (f" {len(unreadable.read_text().splitlines()):,} samples were unreadable." if unreadable.exists() else ""),
+        + (f" {lost:,} samples were unreadable." if lost else ""),
     ]
     if (run / "report.json").exists():
         directions = json.loads((run / "report.json").read_text())["retrieval"]
