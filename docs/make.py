@@ -12,10 +12,29 @@ import click
 
 from multimodal_ssl import Catalog
 from multimodal_ssl.cli import mmssl
-from multimodal_ssl.config import BinderConfig, Config, SourceConfig, TrainConfig
+from multimodal_ssl.config import (
+    AuditConfig,
+    BinderConfig,
+    Config,
+    CorruptConfig,
+    FoldConfig,
+    SourceConfig,
+    TrainConfig,
+    TrustConfig,
+)
 from multimodal_ssl.plugins import KINDS, options_of
 
 DOCS = Path(__file__).parent
+SECTIONS = {
+    "": Config,
+    "sources.N": SourceConfig,
+    "sources.N.corrupt": CorruptConfig,
+    "sources.N.fold": FoldConfig,
+    "trust": TrustConfig,
+    "audit": AuditConfig,
+    "binder": BinderConfig,
+    "train": TrainConfig,
+}
 OURS = ("objectives", "image", "text", "open-clip", "audio", "series", "glyphs", "sources")
 
 
@@ -40,7 +59,7 @@ def reference() -> str:
         "Made by `docs/make.py` from the code; `mmssl plugins NAME` also shows those of your own plugins.\n",
         "## Config\n",
     ]
-    for place, model in {"": Config, "sources.N": SourceConfig, "binder": BinderConfig, "train": TrainConfig}.items():
+    for place, model in SECTIONS.items():
         doc = inspect.getdoc(model) or ""
         meaning = dict(re.findall(r"^    (\w+): (.*)$", doc, re.MULTILINE))
         parts += [

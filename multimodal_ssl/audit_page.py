@@ -30,7 +30,7 @@ img { max-width: 120px; max-height: 120px; background: white; image-rendering: a
 audio { width: 220px; }
 code { font-size: 12px; overflow-wrap: anywhere; opacity: .75; }
 svg { width: 100%; height: 160px; } rect { fill: #3b82f6; } line { stroke: #dc2626; stroke-width: 2; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .note { border-left: 4px solid #d97706; padding-left: .8rem; }
 """
 
 
@@ -45,7 +45,10 @@ def write_page(path: Path, audit: Audit, config: Config, *, top: int, catalog: C
         wanted = {row[field] for row in rows[:top] for field in ("key", "suggestion")}
         seen = _see(supplies, (rate.first, rate.second), wanted, catalog)
         body.append(
-            _rates(rate) + _histogram([row["p_value"] for row in rows], rate) + _suspects(rate, rows[:top], seen)
+            _rates(rate)
+            + _histogram([row["p_value"] for row in rows], rate)
+            + _parts(rate)
+            + _suspects(rate, rows[:top], seen)
         )
     if audit.unreadable:
         lost = "".join(f"<tr><td><code>{escape(key)}</code><td>{escape(why)}" for key, why in audit.unreadable[:LISTED])
@@ -80,13 +83,32 @@ def _rates(rate: PairRate) -> str:
         f'<td class="number">{wrong / max(above, 1):.2f}'
         for cut, (above, wrong) in rate.expected.items()
     )
+    notes = "".join(f'<p class="note">{escape(note)}.' for note in rate.notes)
+    kinds = "".join(f'<tr><td>{escape(kind)}<td class="number">{count:,}' for kind, count in rate.reasons.items())
     return (
-        f"<h2>{escape(rate.first)} and {escape(rate.second)}</h2>"
+        f"<h2>{escape(rate.first)} and {escape(rate.second)}</h2>{notes}"
         f"<p>{rate.pairs:,} pairs, <b>{rate.gross.value:.1%}</b> of them mismatched "
         f"(95 %: {rate.gross.low:.1%} to {rate.gross.high:.1%}): their partner might be anybody's. Counting partners "
         f"that only resemble the right one, at most {rate.any_upper:.1%}.</p>"
         '<table><tr><th class="number">p(mismatch) from<th class="number">pairs'
         f'<th class="number">wrong, expected<th class="number">precision</tr>{cuts}</table>'
+        f'<table><tr><th>what is wrong<th class="number">pairs</tr>{kinds}</table>'
+    )
+
+
+def _parts(rate: PairRate) -> str:
+    """Return a table of the rates by source and metadata, with a bar each."""
+    lines = "".join(
+        f'<tr><td>{escape(part.column)}<td>{escape(part.value)}<td class="number">{part.pairs:,}'
+        f'<td class="number">{part.gross.value:.1%}<td class="number">{part.gross.low:.1%} to {part.gross.high:.1%}'
+        f'<td><meter max="1" value="{part.gross.value:.4f}"></meter>'
+        for part in rate.parts
+    )
+    if not lines:
+        return ""
+    return (
+        '<h3>Where they come from</h3><div class="scroll"><table><tr><th>column<th>value<th class="number">pairs'
+        f'<th class="number">mismatched<th class="number">95 %<th></tr>{lines}</table></div>'
     )
 
 
@@ -116,10 +138,12 @@ def _suspects(rate: PairRate, rows: Sequence[Mapping[str, Any]], seen: Mapping[s
             f'<tr><td class="number">{row["p_mismatch"]:.3f}<br><code>p {row["p_value"]:.3f}</code>'
             f"<td>{_show(own.get(rate.first))}<br><code>{escape(row['key'])}</code><td>{_show(own.get(rate.second))}"
             f"<td>{_show(better.get(rate.second))}<br><code>{escape(row['suggestion'])}</code>"
+            f"<td>{escape(', '.join(row['reasons']))}"
         )
     return (
         f'<h3>The {len(rows):,} worst</h3><div class="scroll"><table><tr><th class="number">p(mismatch)'
-        f"<th>{escape(rate.first)}<th>{escape(rate.second)}<th>{escape(rate.second)} that would fit best</tr>"
+        f"<th>{escape(rate.first)}<th>{escape(rate.second)}<th>{escape(rate.second)} that would fit best"
+        "<th>what is wrong</tr>"
         f"{''.join(lines)}</table></div>"
     )
 

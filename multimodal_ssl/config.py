@@ -149,6 +149,20 @@ class TrustConfig(Strict):
     floor: float = Field(default=0.1, ge=0, lt=1)
 
 
+class AuditConfig(Strict):
+    """What to do with the pairs that an audit holds for wrong.
+
+    Attributes:
+        path: its audit.parquet.
+        use: ``drop`` leaves samples out, ``weigh`` multiplies the weight of each by 1 - p_mismatch.
+        above: the p_mismatch from which a sample is dropped.
+    """
+
+    path: Path
+    use: Literal["drop", "weigh"] = "drop"
+    above: float = Field(default=0.5, gt=0, le=1)
+
+
 class Config(Strict):
     """A run.
 
@@ -157,6 +171,7 @@ class Config(Strict):
         sources: what is trained on.
         evaluation: held-out sources; what they hold of one modality is one gallery.
         encoders: name of the items -> encoder.
+        audit: what to do with what an audit of the sources found.
     """
 
     run: Path
@@ -166,6 +181,7 @@ class Config(Strict):
     encoders: dict[str, PluginConfig]
     objective: PluginConfig = PluginConfig(name="info-nce")
     trust: TrustConfig = TrustConfig()
+    audit: AuditConfig | None = None
     binder: BinderConfig = Field(default_factory=BinderConfig)
     train: TrainConfig
 
@@ -251,6 +267,11 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] != "extra_forbidden":
         given = "" if error["type"] in ("missing", "value_error") else f" (given: {error['input']!r})"
         return f"{where}: {error['msg'].removeprefix('Value error, ')}{given}"
-    models: dict[str, type[BaseModel]] = {"train": TrainConfig, "binder": BinderConfig, "trust": TrustConfig}
+    models: dict[str, type[BaseModel]] = {
+        "train": TrainConfig,
+        "binder": BinderConfig,
+        "trust": TrustConfig,
+        "audit": AuditConfig,
+    }
     known = models.get(str(error["loc"][0]), Config).model_fields
     return f"unknown key {where}: {nearest(str(error['loc'][-1]), known)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ class Corrupted(MapSource):
         if not self.mismatched[index]:
             return sample
         other = self.source[int(self._origin[index])].items[self.item]
-        return Sample(sample.key, {**sample.items, self.item: other}, sample.group, sample.weight)
+        return replace(sample, items={**sample.items, self.item: other})
 
     def present(self, index: int) -> Collection[str]:
         return self.source.present(index)

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,6 +63,7 @@ class Batch:
         inputs: name -> what its encoder takes; empty if no sample could be read.
         unreadable: key and reason of the samples that could not be read.
         previews: name -> what a person sees of each sample; only if asked for.
+        traits: name -> what is told of each item, and metadata of the samples; only if asked for.
     """
 
     supply: int
@@ -72,6 +73,8 @@ class Batch:
     inputs: dict[str, Inputs]
     unreadable: list[tuple[str, str]]
     previews: dict[str, list[Preview]]
+    traits: dict[str, list[Traits]]
+    metadata: list[Mapping[str, str | float | None]]
 
     @property
     def group(self) -> Tensor:
@@ -83,6 +86,34 @@ def hash64(names: Iterable[str]) -> NDArray[np.int64]:
     """Return 64-bit hashes of groups or keys: the same in every process and run."""
     digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
     return np.frombuffer(bytearray().join(digests), dtype=np.int64)
+
+
+class Traits(NamedTuple):
+    """What is told of one item: the digest of what its encoder takes, and what its encoder counts of it."""
+
+    digest: int
+    tally: Mapping[str, int]
+
+
+def digest(inputs: Inputs) -> int:
+    """Return a 64-bit hash of prepared inputs: equal where an encoder can't tell two items apart."""
+    hasher = hashlib.blake2b(digest_size=8)
+
+    def add(one: Inputs) -> None:
+        if isinstance(one, Mapping):
+            for key in sorted(one):
+                hasher.update(str(key).encode())
+                add(one[key])
+        elif isinstance(one, list | tuple):
+            for part in one:
+                add(part)
+        else:
+            values = np.ascontiguousarray(one)
+            hasher.update(f"{values.dtype}{values.shape}".encode())
+            hasher.update(values.tobytes())
+
+    add(inputs)
+    return int.from_bytes(hasher.digest(), "little", signed=True)
 
 
 class Feed(Dataset[Batch]):
@@ -100,13 +131,15 @@ class Feed(Dataset[Batch]):
         *,
         seed: int | None = None,
         previews: bool = False,
+        traits: bool = False,
     ) -> None:
         self.supplies, self.encoders, self.modalities = supplies, encoders, modalities
-        self.seed, self.previews = seed, previews
+        self.seed, self.previews, self.traits = seed, previews, traits
 
     def __getitem__(self, ticket: Ticket) -> Batch:
         previews: dict[str, list[Preview]] = {name: [] for name in ticket.names if self.previews}
-        batch = Batch(ticket.supply, [], [], torch.empty(0), {}, [], previews)
+        traits: dict[str, list[Traits]] = {name: [] for name in ticket.names if self.traits}
+        batch = Batch(ticket.supply, [], [], torch.empty(0), {}, [], previews, traits, [])
         prepared: dict[str, list[Inputs]] = {name: [] for name in ticket.names}
         weights: list[float] = []
         for slot, row in zip(ticket.slots, ticket.rows, strict=True):
@@ -120,6 +153,7 @@ class Feed(Dataset[Batch]):
                 rng = None if self.seed is None else np.random.default_rng((self.seed, ticket.step, slot))
                 ready = {name: self.encoders[name].prepare(item, rng) for name, item in items.items()}
                 seen = previews_of(sample, items, self.modalities) if self.previews else {}
+                known = {name: self._traits(name, one) for name, one in ready.items()} if self.traits else {}
             except UnreadableError as error:
                 batch.unreadable.append((told(self.supplies, ticket.supply, error.key), error.reason))
                 continue
@@ -133,10 +167,16 @@ class Feed(Dataset[Batch]):
                 prepared[name].append(ready[name])
             for name, preview in seen.items():
                 previews[name].append(preview)
+            for name, trait in known.items():
+                traits[name].append(trait)
+            batch.metadata += [sample.metadata] * self.traits
         if batch.keys:
             batch.inputs = {name: self.encoders[name].collate(items) for name, items in prepared.items()}
         batch.weight = torch.tensor(weights, dtype=torch.float32)
         return batch
+
+    def _traits(self, name: str, ready: Inputs) -> Traits:
+        return Traits(digest(ready), self.encoders[name].tally(self.encoders[name].collate([ready])))
 
     def _read(self, supply: int, row: int | Sample) -> Sample:
         source = self.supplies[supply].source

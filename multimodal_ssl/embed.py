@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from multimodal_ssl.binder import Binder, evaluating, to_device
-from multimodal_ssl.data import Feed, Supply, batches, told
+from multimodal_ssl.data import Feed, Supply, Traits, batches, told
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.plan import ordered_tickets
 from multimodal_ssl.types import MapSource, Preview
@@ -26,23 +26,32 @@ class Embedded:
         vectors: unit vectors [N, D].
         keys, groups: [N].
         previews: [N]; empty if not asked for.
+        traits, metadata: [N]; empty if not asked for.
     """
 
     vectors: NDArray[np.float32]
     keys: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     previews: list[Preview] = field(default_factory=list)
+    traits: list[Traits] = field(default_factory=list)
+    metadata: list[Mapping[str, str | float | None]] = field(default_factory=list)
 
 
 def embed(
-    binder: Binder, supplies: Sequence[Supply], *, batch: int = 256, workers: int = 0, previews: bool = False
+    binder: Binder,
+    supplies: Sequence[Supply],
+    *,
+    batch: int = 256,
+    workers: int = 0,
+    previews: bool = False,
+    traits: bool = False,
 ) -> tuple[dict[str, Embedded], list[tuple[str, str]]]:
     """Return what the supplies hold, by name of the items, and key and reason of each item that can't be embedded.
 
     With several supplies a key begins with the position of its own, e.g. "1/cat.png".
     """
     encoders = {name: binder.encoder(name) for supply in supplies for name in supply.names}
-    feed = Feed(supplies, encoders, binder.modalities, previews=previews)
+    feed = Feed(supplies, encoders, binder.modalities, previews=previews, traits=traits)
     device = next(binder.parameters()).device
     found = {name: Embedded(np.empty((0, binder.dim), np.float32)) for name in encoders}
     vectors: dict[str, list[NDArray[np.float32]]] = {name: [] for name in encoders}
@@ -65,6 +74,8 @@ def embed(
                 found[name].keys += [one.keys[i] for i in good]
                 found[name].groups += [one.groups[i] for i in good]
                 found[name].previews += [one.previews[name][i] for i in good if previews]
+                found[name].traits += [one.traits[name][i] for i in good if traits]
+                found[name].metadata += [one.metadata[i] for i in good if traits]
             bar.advance(task, len(one.keys) + len(one.unreadable))
     for position, supply in enumerate(supplies):
         unreadable += [(told(supplies, position, key), reason) for key, reason in supply.source.skipped]

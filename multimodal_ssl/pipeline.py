@@ -23,6 +23,7 @@ from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.files import write_text
 from multimodal_ssl.index import Index, Kind
+from multimodal_ssl.judged import judge
 from multimodal_ssl.metrics import retrieval
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
@@ -45,6 +46,8 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     process = _process()
     catalog = catalog or Catalog.discover()
     supplies = open_supplies(config.sources, catalog)
+    if config.audit:
+        supplies = judge(supplies, config.audit)
     pairs = trained_pairs(supplies)
     plan = Plan(supplies, batch=config.train.batch, seed=config.seed)
     count_steps(plan, config.train)

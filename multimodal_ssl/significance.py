@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from multimodal_ssl.errors import InputError
+from multimodal_ssl.metrics import wilson_interval
 
 Floats = NDArray[np.float64]
 LEVELS = np.arange(0.3, 0.91, 0.05)  # p-values above are those of wrong pairs, nearly all
@@ -78,8 +79,35 @@ def near_p_values(
     return np.asarray((above + 0.5) / (compared + 1))
 
 
+def group_p_values(
+    anchors: NDArray[np.float32], items: NDArray[np.float32], groups: NDArray[np.int64], *, strangers: int, seed: int
+) -> Floats:
+    """Return the p-value of each item [N, D] among strangers by its cosine with the anchors of the rest of its group.
+
+    NaN where fewer than two others are in the group: one alone can't outvote it.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = np.sort(rng.choice(len(items), min(strangers, len(items)), replace=False))
+    _, which, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), anchors.shape[1]), np.float32)
+    np.add.at(sums, which, anchors)
+    mates = sums[which] - anchors
+    p_values = np.full(len(items), np.nan)
+    members = np.flatnonzero(counts[which] > 2)
+    for rows in np.array_split(members, max(1, len(members) // 1024)):
+        own = (mates[rows] * items[rows]).sum(1, keepdims=True)
+        stranger = groups[rows][:, None] != groups[drawn]
+        scores = mates[rows] @ items[drawn].T
+        above = ((scores > own) & stranger).sum(1) + ((scores == own) & stranger).sum(1) / 2
+        p_values[rows] = (above + 0.5) / (stranger.sum(1) + 1)
+    return p_values
+
+
 def wrong_rate(p_values: Floats, groups: NDArray[np.int64], *, resamples: int = 200, seed: int = 0) -> Rate:
-    """Return the share of uniform p-values (Storey 2002, eq. 6, the median over levels), bootstrapped over groups."""
+    """Return the share of uniform p-values (Storey 2002, eq. 6, the median over levels).
+
+    The interval is a bootstrap over groups; where that has no width, because no p-value is large, Wilson's.
+    """
     _, which = np.unique(groups, return_inverse=True)
     size = int(which.max()) + 1
     above = np.stack([np.bincount(which, p_values > level, size) for level in LEVELS], 1)  # [groups, levels]
@@ -91,7 +119,9 @@ def wrong_rate(p_values: Floats, groups: NDArray[np.int64], *, resamples: int = 
     rng = np.random.default_rng(seed)
     draws = [rate(np.bincount(rng.integers(size, size=size), minlength=size)) for _ in range(resamples)]
     low, high = np.quantile(draws, (0.025, 0.975))
-    return Rate(rate(np.ones(size, np.int64)), float(low), float(high))
+    if low == high:
+        low, high = np.array(wilson_interval((p_values > LEVELS[0]).astype(np.float64), groups)) / (1 - LEVELS[0])
+    return Rate(rate(np.ones(size, np.int64)), float(min(1, low)), float(min(1, high)))
 
 
 def local_false_discovery_rate(p_values: Floats, rate: float) -> Floats:

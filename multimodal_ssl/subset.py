@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,4 +44,9 @@ def folds_of(source: PairingSource, folds: int) -> NDArray[np.int64]:
             names.append(error.key)
         else:
             names.append(sample.group or sample.key)
-    return (hash64(names).astype(np.uint64) % np.uint64(folds)).astype(np.int64)
+    return fold_of(names, folds)
+
+
+def fold_of(groups: Sequence[str], folds: int) -> NDArray[np.int64]:
+    """Return the fold [N] of each group."""
+    return (hash64(groups).astype(np.uint64) % np.uint64(folds)).astype(np.int64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -67,12 +67,14 @@ class Sample:
         items: modality -> raw item, or anything its ``Modality.load`` takes (a path is opened in a worker).
         group: samples of one group are never each other's negatives and all count as hits; "" is a group of its own.
         weight: how far the source trusts the pairing, in (0, 1].
+        metadata: what else is known of it, such as its licence: name -> plain value.
     """
 
     key: str
     items: Mapping[str, Any]
     group: str = ""
     weight: float = 1.0
+    metadata: Mapping[str, str | float | None] = field(default_factory=dict)
 
 
 class PairingSource(ABC):

@@ -11,26 +11,30 @@ import click
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the audit.  [default: RUN-audit]")
-@click.option("--folds", default=2, show_default=True, type=click.IntRange(2), help="Number of models.")
+@click.option("--folds", default=2, show_default=True, type=click.IntRange(1), help="Number of models; 1: see above.")
 @click.option("--top", default=200, show_default=True, type=click.IntRange(0), help="Suspects on the page.")
 def audit(config: Path, overrides: tuple[str, ...], out: Path | None, folds: int, top: int) -> None:
     """Tell which pairs of a config's sources do not belong together, and how many there are.
 
     Trains a model for each fold on the others and judges the pairs that it never saw: audit.parquet has the probability
-    that each is a mismatch and the partner that would fit best, audit.json the rates, audit.html the worst pairs as
-    people see them. Stopped, it goes on where it was.
+    that each is a mismatch, the partner that would fit best and what else is wrong, audit.json the rates, audit.html
+    the worst pairs as people see them. Stopped, it goes on where it was.
+
+    CONFIG may be the folder of a run. With --folds 1 the run itself judges what it was trained on: nothing more is
+    trained, but it believes what it memorised, so that the rate is too low.
 
     \b
     Example:
       mmssl audit configs/icons-small.yaml
       mmssl audit shop.yaml train.epochs=30 --out shop-audit
+      mmssl audit runs/shop --folds 1
     """
     from multimodal_ssl import audit as engine
     from multimodal_ssl.audit_page import write_page
     from multimodal_ssl.cli.tables import print_audit
     from multimodal_ssl.pipeline import open_config
 
-    parsed = open_config(config, overrides)
+    parsed = open_config(config / "config.yaml" if config.is_dir() else config, overrides)
     folder = out or parsed.run.with_name(f"{parsed.run.name}-audit")
     found = engine.audit(parsed, folder, folds=folds)
     found.save(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -10,13 +11,17 @@ import click
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--audit", type=click.Path(path_type=Path), help="An audit.parquet: leave out, or weigh, what it holds for wrong."
+)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run, if there is one.")
-def fit(config: Path, overrides: tuple[str, ...], resume: bool) -> None:
+def fit(config: Path, overrides: tuple[str, ...], audit: Path | None, resume: bool) -> None:
     """Train a run from a YAML config, or again from the config.yaml of a run.
 
     \b
     Example:
       mmssl fit configs/icons.yaml train.lr=5e-4 run=runs/icons-slow
+      mmssl fit shop.yaml --audit runs/shop-audit/audit.parquet audit.use=weigh
       torchrun --nproc-per-node 2 -m multimodal_ssl fit configs/icons.yaml
     """
     from multimodal_ssl import pipeline
@@ -24,6 +29,8 @@ def fit(config: Path, overrides: tuple[str, ...], resume: bool) -> None:
     from multimodal_ssl.report import save_report, timed
 
     seconds: dict[str, float] = {}
+    if audit:
+        overrides = (f"audit.path={json.dumps(str(audit))}", *overrides)
     parsed = pipeline.open_config(config, overrides)
     with timed(seconds, "train"):
         binder = pipeline.fit(parsed, resume=resume)

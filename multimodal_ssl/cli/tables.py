@@ -66,10 +66,25 @@ def print_audit(audit: Audit, *, top: int) -> None:
             f"{above:,}", f"{wrong:,.0f}",
         )  # fmt: skip
     _console().print(rates)
+    for one in audit.rates:
+        kinds = Table("what is wrong", "pairs", title=f"{one.first}-{one.second}")
+        for kind, count in one.reasons.items():
+            kinds.add_row(escape(kind), f"{count:,}")
+        if one.reasons:
+            _console().print(kinds)
+        where = Table("where", "pairs", "gross (95 %)", title=f"{one.first}-{one.second}")
+        for part in sorted(one.parts, key=lambda part: -part.gross.value)[:top]:
+            span = f"{part.gross.value:.3f} ({part.gross.low:.3f}-{part.gross.high:.3f})"
+            where.add_row(escape(f"{part.column} {part.value}"), f"{part.pairs:,}", span)
+        if one.parts:
+            _console().print(where)
+        for note in one.notes:
+            _console().print(f"{one.first}-{one.second}: {note}", style="yellow", markup=False, highlight=False)
     suspects = Table("p(mismatch)", "key", "pair", "would fit better")
     for one in audit.table.slice(0, top).to_pylist():
         pair = f"{one['first']}-{one['second']}"
-        suspects.add_row(f"{one['p_mismatch']:.3f}", escape(one["key"]), pair, escape(one["suggestion"]))
+        if one["p_mismatch"] is not None:
+            suspects.add_row(f"{one['p_mismatch']:.3f}", escape(one["key"]), pair, escape(one["suggestion"]))
     _console().print(suspects)
 
 

@@ -54,7 +54,8 @@ class Glyphs(MapSource):
             "text": unicodedata.name(chr(codepoint)).lower(),
             "outline": self.drawings.outlines[row],
         }
-        return Sample(f"U+{codepoint:04X}/{self.drawings.fonts[row]}", items, group=f"U+{codepoint:04X}")
+        font, character = str(self.drawings.fonts[row]), f"U+{codepoint:04X}"
+        return Sample(f"{character}/{font}", items, group=character, metadata={"font": font})
 
 
 def split_of(codepoint: int) -> Literal["train", "val", "test"]:

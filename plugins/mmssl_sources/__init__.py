@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ def open_table(  # not `table`: the import of the module of that name would take
     key: str | None = None,
     group: str | None = None,
     weight: str | None = None,
+    metadata: Sequence[str] = (),
     where: dict[str, Any] | None = None,
     root: Path | None = None,
     limit: Annotated[int, Ge(1)] | None = None,
@@ -39,13 +41,17 @@ def open_table(  # not `table`: the import of the module of that name would take
             the header, rows that can't be parsed count too, blank lines don't.
         group: column of groups.
         weight: column of weights in (0, 1].
+        metadata: columns of what else is known of a row, such as its licence: an audit tells the rate of each value.
         where: column -> the value, or the list of values, that a row must have to be used.
         root: folder that paths start from; the file's own if not given.
         limit: use only the first so many of these rows.
     """
     from mmssl_sources.table import Table
 
-    return Table(path=path, columns=columns, key=key, group=group, weight=weight, where=where, root=root, limit=limit)
+    return Table(
+        path=path, columns=columns, key=key, group=group, weight=weight, metadata=metadata, where=where, root=root,
+        limit=limit,
+    )  # fmt: skip
 
 
 @hookimpl

@@ -37,6 +37,7 @@ class Table(MapSource):
         key: str | None,
         group: str | None,
         weight: str | None,
+        metadata: Sequence[str],
         where: Mapping[str, Any] | None,
         root: Path | None,
         limit: int | None,
@@ -46,12 +47,13 @@ class Table(MapSource):
         self._cells = {name: Cells.parse(name, given) for name, given in columns.items()}
         self.modalities = {name: cells.modality for name, cells in self._cells.items()}
         names = [column for cells in self._cells.values() for column in cells.columns]
-        names += [name for name in (key, group, weight) if name is not None]
+        names += [name for name in (key, group, weight, *metadata) if name is not None]
         rows, numbers, self.skipped = _read_rows(path, names, where or {}, limit)
         self._root = path.parent if root is None else root
         self._keys = numbers.cast(pa.string()) if key is None else _read_keys(rows, key, path, numbers)
         self._groups = None if group is None else _cast_to_text(rows, group, path).fill_null("")
         self._weights = None if weight is None else _read_weights(rows, weight, path, self._keys)
+        self._metadata = {name: _read_metadata(rows, name, path) for name in metadata}
         self._columns = {name: _take_columns(rows, cells, path) for name, cells in self._cells.items()}
         self._present = np.column_stack(  # [N, M], M being the number of names
             [
@@ -73,6 +75,7 @@ class Table(MapSource):
             {name: self._read(name, index, key) for name in present},
             group="" if self._groups is None else self._groups[index].as_py(),
             weight=1.0 if self._weights is None else self._weights[index].item(),
+            metadata={name: column[index].as_py() for name, column in self._metadata.items()},
         )
 
     def present(self, index: int) -> Collection[str]:
@@ -154,6 +157,14 @@ def _cast_to_text(rows: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
         return rows[name].cast(pa.string())
     except pa.ArrowException as error:
         raise InputError(f"{path}: {name!r} holds {rows[name].type}, which is no text") from error
+
+
+def _read_metadata(rows: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
+    """Return a column of plain values: numbers and texts as they are, what else can be text as text."""
+    kind = rows[name].type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return rows[name]
+    return _cast_to_text(rows, name, path)
 
 
 def _read_weights(rows: pa.Table, name: str, path: Path, keys: pa.Array | pa.ChunkedArray) -> np.ndarray:

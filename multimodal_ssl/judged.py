@@ -1,0 +1,106 @@
+"""Sources without, or with less of, what an audit holds for wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from rich.console import Console
+
+from multimodal_ssl.config import AuditConfig
+from multimodal_ssl.data import Supply, told
+from multimodal_ssl.errors import InputError, UnreadableError
+from multimodal_ssl.types import MapSource, PairingSource, Sample
+
+
+def judge(supplies: list[Supply], config: AuditConfig) -> list[Supply]:
+    """Return the supplies as the audit leaves them; raise InputError if it is none, or of other data.
+
+    A sample that the audit does not know stays as it is; of one with several pairs the worst counts.
+    """
+    trust = _read(config)
+    judged = []
+    lost = known = total = 0
+    for position, supply in enumerate(supplies):
+        if isinstance(supply.source, MapSource):
+            factors, found = _factors(supplies, position, supply.source, trust)
+            rows = np.flatnonzero(factors)
+            lost, known, total = lost + len(factors) - len(rows), known + found, total + len(factors)
+            judged.append(replace(supply, source=JudgedMap(supply.source, rows, factors[rows])))
+        else:
+            judged.append(replace(supply, source=JudgedStream(supply.source, supplies, position, trust)))
+    if total and not known:
+        raise InputError(f"{config.path} knows none of the {total:,} samples: it is an audit of other sources")
+    if total:
+        text = f"audit: {lost:,} of {total:,} samples are left out; it does not know {total - known:,}"
+        Console(stderr=True).print(text, markup=False, highlight=False)
+    return judged
+
+
+class JudgedMap(MapSource):
+    """Some rows [N] of a MapSource, each weight times a factor [N]."""
+
+    def __init__(self, source: MapSource, rows: NDArray[np.int64], factors: NDArray[np.float64]) -> None:
+        self.source, self.rows, self.factors = source, rows, factors
+        self.modalities, self.skipped = source.modalities, source.skipped
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.source[int(self.rows[index])]
+        return replace(sample, weight=sample.weight * float(self.factors[index]))
+
+    def present(self, index: int) -> Collection[str]:
+        return self.source.present(int(self.rows[index]))
+
+
+class JudgedStream(PairingSource):
+    """The samples of a source that an audit leaves, each weight times what it leaves of it."""
+
+    def __init__(
+        self, source: PairingSource, supplies: list[Supply], position: int, trust: Mapping[str, float]
+    ) -> None:
+        self.source, self.supplies, self.position, self.trust = source, supplies, position, trust
+        self.modalities = source.modalities
+
+    def __iter__(self) -> Iterator[Sample]:
+        for sample in self.source:
+            factor = self.trust.get(told(self.supplies, self.position, sample.key), 1.0)
+            if factor:
+                yield replace(sample, weight=sample.weight * factor)
+        self.skipped = self.source.skipped
+
+
+def _read(config: AuditConfig) -> dict[str, float]:
+    """Return what is left of the weight of each sample that is known, by key."""
+    try:
+        table = pq.ParquetFile(config.path).read(["key", "p_mismatch"])
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"can't read the audit {config.path}: {error}") from error
+    if table.column_names != ["key", "p_mismatch"]:
+        raise InputError(f"{config.path} is no audit.parquet: it lacks key or p_mismatch; make one with `mmssl audit`")
+    trust: dict[str, float] = {}
+    for key, p in zip(table["key"].to_pylist(), table["p_mismatch"].to_pylist(), strict=True):
+        left = 1.0 if p is None else 1 - p if config.use == "weigh" else float(p < config.above)
+        trust[key] = min(left, trust.get(key, 1.0))
+    return trust
+
+
+def _factors(
+    supplies: list[Supply], position: int, source: MapSource, trust: Mapping[str, float]
+) -> tuple[NDArray[np.float64], int]:
+    """Return the factor [N] of each row, and how many rows the audit knows."""
+    factors, known = np.ones(len(source)), 0
+    for row in range(len(source)):
+        try:
+            key = told(supplies, position, source[row].key)
+        except UnreadableError:
+            continue  # training records it
+        factors[row] = trust.get(key, 1.0)
+        known += key in trust
+    return factors, known

@@ -1,0 +1,87 @@
+"""What else is wrong with pairs: they repeat, share an item with many, were cut, do not fit their group."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multimodal_ssl.data import Traits
+
+MANY = 10  # groups that share one item
+NEAR = 0.99  # cosine, in both modalities, from which two pairs of different groups are near duplicates
+
+Reasons = list[list[str]]
+
+
+def repeated(keys: Sequence[str], first: Sequence[Traits], second: Sequence[Traits]) -> Reasons:
+    """Return of each pair the one before it that its encoders can't tell from it."""
+    seen: dict[tuple[int, int], str] = {}
+    found: Reasons = []
+    for key, one, other in zip(keys, first, second, strict=True):
+        before = seen.setdefault((one.digest, other.digest), key)
+        found.append([] if before == key else [f"duplicate of {before}"])
+    return found
+
+
+def nearly_repeated(
+    keys: Sequence[str], a: NDArray[np.float32], b: NDArray[np.float32], groups: NDArray[np.int64]
+) -> Reasons:
+    """Return of each pair of unit vectors a, b [N, D] the nearest one of another group, if it is as good as the same.
+
+    Only the few nearest are looked at: a pair among many of its own group may be missed.
+    """
+    import faiss
+
+    joint = np.concatenate([a, b], 1) / np.sqrt(2, dtype=np.float32)
+    index = faiss.IndexFlatIP(joint.shape[1])
+    index.add(joint)
+    near = index.search(joint, min(8, len(keys)))[1]
+    found: Reasons = [[] for _ in keys]
+    for column in near.T[::-1]:  # the nearest comes last and stays
+        same = ((a * a[column]).sum(1) >= NEAR) & ((b * b[column]).sum(1) >= NEAR) & (groups != groups[column])
+        for row in np.flatnonzero(same):
+            found[row] = [f"near duplicate of {keys[column[row]]}"]
+    return found
+
+
+def shared(name: str, traits: Sequence[Traits], groups: NDArray[np.int64]) -> Reasons:
+    """Return of each item how many other groups have the same one, if they are many: it says little of each."""
+    holders: dict[int, set[int]] = defaultdict(set)
+    for one, group in zip(traits, groups.tolist(), strict=True):
+        holders[one.digest].add(group)
+    counts = [len(holders[one.digest]) - 1 for one in traits]
+    return [[f"{name} of {count} other groups"] if count >= MANY else [] for count in counts]
+
+
+def counted(name: str, traits: Sequence[Traits]) -> Reasons:
+    """Return what the encoder tells of each item, such as ``text truncated``."""
+    return [[f"{name} {what}" for what, count in one.tally.items() if count] for one in traits]
+
+
+def quarrelling(name: str, probability: NDArray[np.float64], least: float) -> Reasons:
+    """Return which items do not fit their group, from the probability [N] of it (NaN: nothing to compare with)."""
+    return [[f"{name} does not fit its group"] if one >= least else [] for one in probability]
+
+
+def merge(parts: Sequence[Reasons]) -> Reasons:
+    """Return all reasons of each pair."""
+    return [[reason for part in row for reason in part] for row in zip(*parts, strict=True)]
+
+
+def count(reasons: Sequence[Sequence[str]]) -> Mapping[str, int]:
+    """Return how many pairs have each kind of reason, numbers and keys left out."""
+    kinds: dict[str, int] = defaultdict(int)
+    for row in reasons:
+        for kind in {_kind(reason) for reason in row}:
+            kinds[kind] += 1
+    return dict(sorted(kinds.items(), key=lambda item: -item[1]))
+
+
+def _kind(reason: str) -> str:
+    for told in ("near duplicate of", "duplicate of", "unreadable"):
+        if reason.startswith(told):
+            return told.removesuffix(" of")
+    return " ".join("many" if word.isdecimal() else word for word in reason.split())
