@@ -19,7 +19,7 @@ from multimodal_ssl.data import Supply, Traits, hash64, told
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.files import replacing, write_text
-from multimodal_ssl.pipeline import fit, load, open_supplies, trained_pairs
+from multimodal_ssl.pipeline import fit, load, open_training, trained_pairs
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.significance import (
     Floats,
@@ -116,7 +116,7 @@ def audit(
     catalog = catalog or Catalog.discover()
     if any(source.fold for source in config.sources):
         raise InputError("a config of folds can't be audited: take away sources.N.fold")
-    supplies = open_supplies(config.sources, catalog)
+    supplies, _ = open_training(config, catalog)
     place = _survey(supplies, folds)
     views: dict[tuple[str, str], list[_Pairs]] = {}
     unreadable: list[tuple[str, str]] = []

@@ -14,7 +14,7 @@ from multimodal_ssl.audit import Audit, PairRate
 from multimodal_ssl.config import Config
 from multimodal_ssl.data import Supply, previews_of, told
 from multimodal_ssl.files import write_text
-from multimodal_ssl.pipeline import open_supplies
+from multimodal_ssl.pipeline import open_training
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.types import Preview
 
@@ -37,7 +37,7 @@ svg { width: 100%; height: 160px; } rect { fill: #3b82f6; } line { stroke: #dc26
 def write_page(path: Path, audit: Audit, config: Config, *, top: int, catalog: Catalog | None = None) -> None:
     """Write the page with the `top` worst pairs of each two modalities."""
     catalog = catalog or Catalog.discover()
-    supplies = open_supplies(config.sources, catalog)
+    supplies, _ = open_training(config, catalog)
     everything = audit.table.to_pylist()
     body = []
     for rate in audit.rates:

@@ -171,6 +171,7 @@ class Config(Strict):
         sources: what is trained on.
         evaluation: held-out sources; what they hold of one modality is one gallery.
         encoders: name of the items -> encoder.
+        vote: whether sources of the same items are voices on the same keys, trusted as far as they agree.
         audit: what to do with what an audit of the sources found.
     """
 
@@ -181,6 +182,7 @@ class Config(Strict):
     encoders: dict[str, PluginConfig]
     objective: PluginConfig = PluginConfig(name="info-nce")
     trust: TrustConfig = TrustConfig()
+    vote: bool = False
     audit: AuditConfig | None = None
     binder: BinderConfig = Field(default_factory=BinderConfig)
     train: TrainConfig

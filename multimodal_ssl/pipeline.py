@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,8 @@ from multimodal_ssl.report import Direction, save_card
 from multimodal_ssl.subset import Subset, folds_of
 from multimodal_ssl.training import Learner, count_steps, train
 from multimodal_ssl.trust import Trust
+from multimodal_ssl.voting import Voice
+from multimodal_ssl.voting import merge as vote
 
 FORMAT = 2  # of a run folder
 MARK = "# Written by mmssl: the config of the run in this folder, with every default.\n"
@@ -45,7 +48,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     """
     process = _process()
     catalog = catalog or Catalog.discover()
-    supplies = open_supplies(config.sources, catalog)
+    supplies, voices = open_training(config, catalog)
     if config.audit:
         supplies = judge(supplies, config.audit)
     pairs = trained_pairs(supplies)
@@ -60,6 +63,8 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
                 raise InputError(f"evaluation: no encoder for {name!r}: leave it out with `use: [...]`")
     if process.is_main_process:
         _claim(config, resume=resume)
+        if voices:
+            write_text(config.run / "voices.json", json.dumps([asdict(one) for one in voices], indent=2))
     process.wait_for_everyone()
     for name in binder.encoders:
         binder.encoder(name).adapt(raw_items(supplies, [name], binder.modalities[name], ADAPT_ITEMS))
@@ -171,6 +176,12 @@ def open_supplies(configs: Sequence[SourceConfig], catalog: Catalog) -> list[Sup
             source = Subset(source, np.flatnonzero(is_meant != config.fold.out))
         supplies.append(Supply(source, names, config.share))
     return supplies
+
+
+def open_training(config: Config, catalog: Catalog) -> tuple[list[Supply], list[Voice]]:
+    """Open the sources that a config trains on; those that vote become one, and each of them is told of."""
+    supplies = open_supplies(config.sources, catalog)
+    return vote(supplies) if config.vote else (supplies, [])
 
 
 def trained_pairs(supplies: Sequence[Supply]) -> list[tuple[str, str]]:

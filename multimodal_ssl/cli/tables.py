@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -86,6 +88,17 @@ def print_audit(audit: Audit, *, top: int) -> None:
         if one["p_mismatch"] is not None:
             suspects.add_row(f"{one['p_mismatch']:.3f}", escape(one["key"]), pair, escape(one["suggestion"]))
     _console().print(suspects)
+
+
+def print_voices(path: Path) -> None:
+    """Print what is told of the sources that voted, if they did."""
+    if not path.exists():
+        return
+    table = Table("source", "samples", "coverage", "overlap", "conflict", "accuracy, estimated")
+    for one in json.loads(path.read_text()):
+        shares = [f"{one[name]:.3f}" for name in ("coverage", "overlap", "conflict", "accuracy")]
+        table.add_row(str(one["source"]), f"{one['samples']:,}", *shares)
+    _console().print(table)
 
 
 def print_plugins(catalog: Catalog, taken: Sequence[str]) -> None:

@@ -1,0 +1,195 @@
+"""Sources that speak of the same things: how right each is, and so how far each of their pairs is to be trusted.
+
+Samples of one key in several sources are about one thing. Where their items are the same the sources vouch for each
+other, where they differ they contradict each other. Nobody knows who is right; the accuracy of each source is what
+explains best how often they agree (Dawid and Skene 1979, with one accuracy a source; Ratner et al. 2016, data
+programming).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multimodal_ssl.data import Supply, digest
+from multimodal_ssl.errors import InputError, UnreadableError
+from multimodal_ssl.types import MapSource, Sample
+
+PRIOR = (7.0, 3.0)  # a source is as if seen right in 7 of 10 cases before: it decides where nothing overlaps
+ROUNDS = 200
+LEAST = 1e-3  # weight of a pair that all evidence is against
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """What is told of one source.
+
+    Attributes:
+        samples: that could be read.
+        coverage: share of all keys that it has.
+        overlap: share of its keys that another source has, too.
+        conflict: share of its keys on which another source contradicts it.
+        accuracy: share of its pairs that are right, estimated.
+    """
+
+    source: int
+    samples: int
+    coverage: float
+    overlap: float
+    conflict: float
+    accuracy: float
+
+
+class Votes(NamedTuple):
+    """One vote a row: who says of which key what. [V] each."""
+
+    voters: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    answers: NDArray[np.int64]
+
+
+def weigh(votes: Votes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the probability [V] that each vote is right, and the accuracy [S] of each voter, by EM.
+
+    A voter is right with its accuracy a, else says anything, common answers more often. With p the share of an answer
+    among all votes, the odds of an answer of a key against all its answers being wrong are p^(1 - n) * prod a / (1 - a)
+    over the n who say it, to 1 - sum of the p. The prior keeps a voter who is never compared near
+    where it began; of two voters only the product is known, so that they come out alike.
+    """
+    voters, keys, answers = votes
+    _, common, counts = np.unique(answers, return_inverse=True, return_counts=True)
+    (of, _), first, which, backers = np.unique(
+        np.stack([keys, answers]), axis=1, return_index=True, return_inverse=True, return_counts=True
+    )  # of: the key of each candidate, which: the candidate of each vote
+    which = which.reshape(-1)
+    p = (counts / len(answers))[common[first]]
+    number = int(keys.max()) + 1
+    nobody = np.log(np.clip(1 - np.bincount(of, p, number), 1e-12, None))  # log-odds are against all being wrong
+    votes_of = np.bincount(voters)
+    accuracy = np.full(len(votes_of), PRIOR[0] / sum(PRIOR))
+    for _ in range(ROUNDS):
+        score = (1 - backers) * np.log(p) + np.bincount(which, np.log(accuracy / (1 - accuracy))[voters])
+        top = nobody.copy()
+        np.maximum.at(top, of, score)
+        total = np.exp(nobody - top) + np.bincount(of, np.exp(score - top[of]), number)
+        probability = (np.exp(score - top[of]) / total[of])[which]
+        before = accuracy
+        accuracy = (np.bincount(voters, probability) + PRIOR[0]) / (votes_of + sum(PRIOR))
+        if np.abs(accuracy - before).max() < 1e-9:
+            break
+    return probability, accuracy
+
+
+def merge(supplies: Sequence[Supply]) -> tuple[list[Supply], list[Voice]]:
+    """Return the supplies, those of the same items as one that they voted on, and what is told of each voice."""
+    alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for position, supply in enumerate(supplies):
+        alike[tuple(sorted(supply.names))].append(position)
+    merged, voices = [], []
+    for positions in alike.values():
+        some = [supplies[position] for position in positions]
+        if len(some) > 1:
+            source = Voted(some)
+            voices += [replace(voice, source=positions[voice.source]) for voice in source.voices]
+            some = [Supply(source, some[0].names, sum(one.share for one in some))]
+        merged += some
+    if not voices:
+        raise InputError("vote: no two sources have the same items, so there is nothing to vote on")
+    return merged, voices
+
+
+class Voted(MapSource):
+    """The samples of several MapSources, each pair once, with its probability as a factor of its weight.
+
+    The supplies are of the same names. A second pair of one key has the key "KEY#2"; all of one key are of one group.
+    Raises InputError for sources without random access, or whose items differ in modality.
+    """
+
+    def __init__(self, supplies: Sequence[Supply]) -> None:
+        first = supplies[0]
+        self.sources: list[MapSource] = []
+        for supply in supplies:
+            if not isinstance(supply.source, MapSource):
+                raise InputError(
+                    f"vote: {type(supply.source).__name__} has no random access; write it to a table first"
+                )
+            self.sources.append(supply.source)
+            for name in first.names:
+                kind, other = first.source.modalities[name], supply.source.modalities[name]
+                if kind != other:
+                    raise InputError(f"vote: {name!r} is {kind!r} in one source and {other!r} in another")
+        self.modalities = first.source.modalities
+        skipped: list[tuple[str, str]] = []
+        told = [_read(source, supply.names, skipped) for source, supply in zip(self.sources, supplies, strict=True)]
+        self.skipped = skipped
+        names = {key: place for place, key in enumerate(dict.fromkeys(key for one in told for key, _, _ in one))}
+        rows = [(voter, names[key], answer, row) for voter, one in enumerate(told) for key, answer, row in one]
+        votes = np.array(rows, np.int64).reshape(-1, 4)
+        self.weights, accuracy = weigh(Votes(votes[:, 0], votes[:, 1], votes[:, 2]))
+        self.voices = _describe(votes, accuracy, len(names))
+        _, chosen = np.unique(votes[:, 1:3], axis=0, return_index=True)
+        chosen = np.sort(chosen)
+        self._votes, self.weights = votes[chosen], np.maximum(self.weights[chosen], LEAST)
+        seen: Counter[int] = Counter()
+        self._suffix = []
+        for key in self._votes[:, 1].tolist():
+            seen[key] += 1
+            self._suffix.append(f"#{seen[key]}" if seen[key] > 1 else "")
+
+    def __len__(self) -> int:
+        return len(self._votes)
+
+    def __getitem__(self, index: int) -> Sample:
+        voter, _, _, row = self._votes[index].tolist()
+        sample = self.sources[voter][row]
+        weight = sample.weight * float(self.weights[index])
+        group = sample.group or sample.key
+        return replace(sample, key=sample.key + self._suffix[index], group=group, weight=weight)
+
+    def present(self, index: int) -> Collection[str]:
+        voter, _, _, row = self._votes[index].tolist()
+        return self.sources[voter].present(row)
+
+
+def _read(source: MapSource, names: Collection[str], skipped: list[tuple[str, str]]) -> list[tuple[str, int, int]]:
+    """Return key, digest of the items and row of each sample that can be read; add to skipped what can't."""
+    found = []
+    for row in range(len(source)):
+        try:
+            sample = source[row]
+        except UnreadableError as error:
+            skipped.append((error.key, error.reason))
+            continue
+        items = {name: _plain(item) for name, item in sample.items.items() if name in names}
+        found.append((sample.key, digest(items), row))
+    skipped += source.skipped
+    return found
+
+
+def _plain(item: Any) -> Any:
+    if isinstance(item, bytes):
+        return np.frombuffer(item, np.uint8)
+    return str(item) if isinstance(item, Path) else item
+
+
+def _describe(votes: NDArray[np.int64], accuracy: NDArray[np.float64], number: int) -> list[Voice]:
+    answers: dict[int, Counter[int]] = defaultdict(Counter)
+    for _, key, answer, _ in votes.tolist():
+        answers[key][answer] += 1
+    voices = []
+    for voter, right in enumerate(accuracy.tolist()):
+        own = votes[votes[:, 0] == voter]
+        others = [answers[key].total() - 1 for key in own[:, 1].tolist()]
+        against = [answers[key].total() - answers[key][answer] for _, key, answer, _ in own.tolist()]
+        voices.append(Voice(voter, len(own), len(own) / number, _share(others), _share(against), round(right, 4)))
+    return voices
+
+
+def _share(counts: Sequence[int]) -> float:
+    return sum(count > 0 for count in counts) / max(1, len(counts))
