@@ -37,17 +37,21 @@ class PluginConfig(BaseModel):
 
 
 class CorruptConfig(Strict):
-    """Planted mismatches, whose truth is known: to measure how training and audit take them.
+    """Planted noise, whose truth is known: to measure how training and audit take it.
 
     Attributes:
         mismatch: share of the samples that get another one's item.
+        dropout: share of the samples that lose the item.
+        words: share of the words of a text that become words of another text.
         kind: ``uniform`` takes it from any sample, ``near`` from the one next in the order of the texts.
-        item: which item is exchanged; the last of `use`, if not given.
-        drop: leave these samples out instead: what an oracle would train on.
+        item: which item is meant; the last of `use`, if not given.
+        drop: leave mismatched samples out instead: what an oracle would train on.
         seed: of the choice.
     """
 
-    mismatch: float = Field(ge=0, le=1)
+    mismatch: float = Field(default=0, ge=0, le=1)
+    dropout: float = Field(default=0, ge=0, le=1)
+    words: float = Field(default=0, ge=0, le=1)
     kind: Literal["uniform", "near"] = "uniform"
     item: str | None = None
     drop: bool = False
@@ -74,7 +78,7 @@ class SourceConfig(PluginConfig):
     Attributes:
         use: names of the items to use; all that the source has, if not given.
         share: share of the batches, relative to the other sources.
-        corrupt: mismatches to plant.
+        corrupt: noise to plant.
         fold: the part of it to use.
     """
 

@@ -1,4 +1,4 @@
-"""Planted noise: a source some of whose samples hold an item of another one, and which knows which."""
+"""Planted noise: a source some of whose samples hold another's item, lack one, or have other words; it knows which."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ROUNDS = 100  # of exchanging items until none has come back to its group
 class Corrupted(MapSource):
     """A MapSource in which a share of the samples exchange one item, each with a sample of another group.
 
-    Keys, groups and weights stay those of the row. Raises InputError for a source without random access, or one whose
-    samples are too few or too alike.
+    Another share loses the item, and each text may get words of others. Keys, groups and weights stay those of the row.
+    Raises InputError for a source without random access, or one whose samples are too few or too alike.
 
     Attributes:
-        mismatched: [N] (bool), the truth.
+        mismatched, dropped: [N] (bool), the truth.
     """
 
     def __init__(self, source: PairingSource, config: CorruptConfig, names: Collection[str]) -> None:
@@ -39,19 +39,39 @@ class Corrupted(MapSource):
         if len(rows):
             self._origin[rows] = self._exchange(rows, config, rng)
         self.mismatched = self._origin != np.arange(len(source))
+        self.dropped = np.zeros(len(source), bool)
+        self.dropped[rng.permutation(holders)[: round(config.dropout * len(holders))]] = True
+        self.words, self.seed = config.words, config.seed
+        if self.words and source.modalities[self.item] != "text":
+            raise InputError(f"corrupt.words needs a text, and {self.item!r} is {source.modalities[self.item]!r}")
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.source[index]
-        if not self.mismatched[index]:
-            return sample
-        other = self.source[int(self._origin[index])].items[self.item]
-        return replace(sample, items={**sample.items, self.item: other})
+        items = dict(sample.items)
+        if self.dropped[index]:
+            items.pop(self.item)
+        elif self.mismatched[index]:
+            items[self.item] = self.source[int(self._origin[index])].items[self.item]
+        if self.words and self.item in items:
+            items[self.item] = self._garble(items[self.item], index)
+        return replace(sample, items=items)
 
     def present(self, index: int) -> Collection[str]:
-        return self.source.present(index)
+        names = self.source.present(index)
+        return [name for name in names if name != self.item] if self.dropped[index] else names
+
+    def _garble(self, text: str, index: int) -> str:
+        """Return the text with some of its words from that of another row."""
+        rng = np.random.default_rng((self.seed, index))
+        words = text.split()
+        try:
+            others = str(self.source[int(rng.integers(len(self)))].items.get(self.item, "")).split() or words
+        except UnreadableError:
+            return text
+        return " ".join(str(rng.choice(others)) if rng.random() < self.words else word for word in words)
 
     def _exchange(self, rows: NDArray[np.int64], config: CorruptConfig, rng: np.random.Generator) -> NDArray[np.int64]:
         """Return for each row the one whose item it gets: a permutation in which nobody keeps an item of its group."""

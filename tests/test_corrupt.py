@@ -142,3 +142,39 @@ class Stream(PairingSource):
 def test_what_can_not_be_corrupted_is_told(source: PairingSource, config: CorruptConfig, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Corrupted(source, config, NAMES)
+
+
+def test_the_share_that_was_asked_for_loses_the_item() -> None:
+    source = Corrupted(Words(), CorruptConfig(dropout=0.25), NAMES)
+    check_pairing_source(source)
+    assert source.dropped.sum() == round(0.25 * 180)
+    for row in range(200):
+        has_text = row % 10 != 9 and not source.dropped[row]
+        assert ("text" in source[row].items) == ("text" in source.present(row)) == has_text
+
+
+def test_so_many_words_of_a_text_become_words_of_other_texts() -> None:
+    class Long(Words):
+        def __getitem__(self, index: int) -> Sample:
+            text = " ".join(f"w{index}_{place}" for place in range(40))
+            return Sample(f"k{index}", {"image": index, "text": text})
+
+        def present(self, index: int) -> Collection[str]:
+            return NAMES
+
+    source = Corrupted(Long(), CorruptConfig(words=0.3, seed=4), NAMES)
+    check_pairing_source(source)
+    foreign = 0
+    for row in range(200):
+        words = source[row].items["text"].split()
+        assert len(words) == 40
+        strangers = [(place, word) for place, word in enumerate(words) if word != f"w{row}_{place}"]
+        assert len({word.partition("_")[0] for _, word in strangers}) <= 1, "of one other text"
+        foreign += len(strangers)
+    assert foreign / 8000 == pytest.approx(0.3, abs=0.02)
+    assert not source.mismatched.any()
+
+
+def test_words_of_what_is_no_text_are_refused() -> None:
+    with pytest.raises(InputError, match=r"corrupt\.words needs a text, and 'image' is 'image'"):
+        Corrupted(Words(), CorruptConfig(words=0.1, item="image"), NAMES)
