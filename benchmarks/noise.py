@@ -1,26 +1,36 @@
-"""Train through planted mismatches with several objectives, against an oracle that trains on the clean pairs alone.
+"""Train and audit through planted mismatches, against an oracle that trains on the truly clean pairs alone.
 
 python benchmarks/noise.py glyphs --quick
 python benchmarks/noise.py icons --data DATA --noise 0 0.2 0.4 0.6 0.8 --seeds 0 1 2
+python benchmarks/noise.py glyphs --cost
+
+Beside the objectives: `oracle` is InfoNCE on the clean pairs, `audit` judges all pairs by cross-fitting, `audited` is
+InfoNCE on what that audit leaves. All train for as many epochs. What results/noise/NAME.json has is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
+import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from multimodal_ssl import Catalog, bench, fit
-from multimodal_ssl.config import TrustConfig, parse_config
+from multimodal_ssl import Binder, Catalog, bench, fit
+from multimodal_ssl.audit import audit
+from multimodal_ssl.config import Config, TrustConfig, parse_config
 from multimodal_ssl.corrupt import Corrupted
 from multimodal_ssl.data import hash64
+from multimodal_ssl.embed import embed
 from multimodal_ssl.metrics import auroc
 from multimodal_ssl.pipeline import open_supplies
 from multimodal_ssl.report import timed
@@ -28,94 +38,183 @@ from multimodal_ssl.trust import Trust
 
 HERE = Path(__file__).parent
 OBJECTIVES = ("info-nce", "acl", "gce", "rcl", "rince", "label-smoothing", "siglip")
-ORACLE = "oracle"
+ALL = (*OBJECTIVES, "oracle", "audit", "audited")
+BINS = 10
 
 
-def cell(config: dict[str, Any], objective: str, noise: float, seed: int, folder: Path) -> dict[str, Any]:
-    """Train once and return R@1 by direction, how well trust tells the mismatched, and the time of a step."""
-    values = copy.deepcopy(config)
-    corrupt = {"mismatch": noise, "seed": seed, "drop": objective == ORACLE}
-    values["sources"][0]["corrupt"] = corrupt
-    values |= {"run": str(folder / f"{objective}-{noise}-{seed}"), "seed": seed}
-    values["objective"] = "info-nce" if objective == ORACLE else objective
-    parsed = parse_config(values)
+def config_of(values: dict[str, Any], what: str, noise: float, seed: int, folder: Path) -> Config:
+    """Return the config of one cell."""
+    values = copy.deepcopy(values)
+    values["sources"][0]["corrupt"] = {"mismatch": noise, "seed": seed, "drop": what == "oracle"}
+    values |= {"run": str(folder / f"{what}-{noise}-{seed}"), "seed": seed}
+    values["objective"] = what if what in OBJECTIVES else "info-nce"
+    return parse_config(values)
+
+
+def measure(values: dict[str, Any], what: str, noise: float, seed: int, folder: Path) -> dict[str, Any]:
+    """Return the figures of one cell."""
+    config = config_of(values, what, noise, seed, folder)
     seconds: dict[str, float] = {}
-    with timed(seconds, "train"):
-        binder = fit(parsed)
-    directions = bench(parsed.run, binder=binder)
-    lines = [json.loads(line) for line in (parsed.run / "metrics.jsonl").read_text().splitlines()]
-    found = {
-        "objective": objective, "noise": noise, "seed": seed,
+    with timed(seconds, "all"):
+        if what == "audit":
+            found = judge(config)
+        else:
+            if what == "audited":
+                path = folder / f"audit-{noise}-{seed}" / "audit.parquet"
+                config = parse_config({**config.model_dump(), "audit": {"path": str(path)}})
+            binder = fit(config)
+            found = score(config, binder, noisy=noise > 0, what=what)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
+    return {"what": what, "noise": noise, "seed": seed, **found, "seconds": round(seconds["all"], 1), "commit": commit}
+
+
+def score(config: Config, binder: Binder, *, noisy: bool, what: str) -> dict[str, Any]:
+    """Return R@1 of both directions, the time of a step, and how well trust and model tell the mismatched."""
+    directions = bench(config.run, binder=binder)
+    lines = [json.loads(line) for line in (config.run / "metrics.jsonl").read_text().splitlines()]
+    found: dict[str, Any] = {
         "r1": {f"{one.query}-{one.gallery}": one.result.recall[1] for one in directions},
         "interval": {f"{one.query}-{one.gallery}": one.result.interval[1] for one in directions},
         "n": directions[0].result.n,
-        "seconds": round(seconds["train"], 1),
         "step_ms": round(1000 * float(np.median([one["seconds"] for one in lines])), 1),
-    }  # fmt: skip
-    if noise and objective != ORACLE:
-        source = open_supplies(parsed.sources, Catalog.discover())[0].source
-        assert isinstance(source, Corrupted)
-        trust = Trust.load(parsed.run / "trust.parquet", TrustConfig())
-        believed = trust.values(hash64(sample.key for sample in source))
-        seen = np.isfinite(believed)
-        found["auroc"] = auroc(-believed[seen], source.mismatched[seen])
+    }
+    if noisy:
+        everything, source = noisy_source(config)
+        truth = dict(zip((sample.key for sample in source), source.mismatched, strict=True))
+        seen, _ = embed(binder, everything, workers=config.train.workers)
+        first, second = (seen[name] for name in everything[0].names)
+        wrong = np.array([truth[key] for key in first.keys])
+        found["auroc_of_model"] = auroc(-(first.vectors * second.vectors).sum(1), wrong)
+        if what in OBJECTIVES:
+            believed = Trust.load(config.run / "trust.parquet", TrustConfig()).values(hash64(first.keys))
+            visited = np.isfinite(believed)
+            found["auroc_of_trust"] = auroc(-believed[visited], wrong[visited])
     return found
 
 
-def table(cells: list[dict[str, Any]]) -> str:
-    """Return a Markdown table: R@1, the mean of both directions, and how much of the oracle's that is."""
-    noises = sorted({one["noise"] for one in cells})
-    at = {(one["objective"], one["noise"]): [] for one in cells}
-    for one in cells:
-        at[one["objective"], one["noise"]].append(one)
-    lines = ["| objective | " + " | ".join(f"{noise:.0%}" for noise in noises) + " |", "|---" * (len(noises) + 1) + "|"]
-    for objective in dict.fromkeys(one["objective"] for one in cells):
-        row = []
-        for noise in noises:
-            runs, oracle = at.get((objective, noise), []), at.get((ORACLE, noise), [])
-            text = f"{mean(map(r1, runs)):.3f}" if runs else ""
-            if runs and oracle and objective != ORACLE:
-                text += f" ({mean(map(r1, runs)) / mean(map(r1, oracle)):.2f})"
-            if runs and "auroc" in runs[0]:
-                text += f" AUROC {mean(one['auroc'] for one in runs):.3f}"
-            row.append(text)
-        lines.append(f"| {objective} | " + " | ".join(row) + " |")
-    return "\n".join(lines)
+def judge(config: Config) -> dict[str, Any]:
+    """Audit, and return how well it tells the mismatched: the rate, calibration, precision at the top, suggestions."""
+    found = audit(config, config.run)
+    found.save(config.run)
+    _, source = noisy_source(config)
+    truth = dict(zip((sample.key for sample in source), source.mismatched, strict=True))
+    rows = found.table.to_pylist()
+    wrong = np.array([truth[row["key"]] for row in rows])
+    p_mismatch = np.array([row["p_mismatch"] for row in rows])
+    (rate,) = found.rates
+    figures: dict[str, Any] = {
+        "rate": rate.gross.value,
+        "rate_interval": [rate.gross.low, rate.gross.high],
+        "any_upper": rate.any_upper,
+        "calibration_error": calibration_error(p_mismatch, wrong),
+        "pairs": len(rows),
+    }
+    if wrong.any():
+        figures["auroc"] = auroc(np.array([row["p_value"] for row in rows]), wrong)
+        figures["precision_at_top"] = float(wrong[: int(wrong.sum())].mean())  # the rows come worst first
+        figures["dropped_of_wrong"] = float((p_mismatch >= 0.5)[wrong].mean())
+    figures["dropped_of_clean"] = float((p_mismatch >= 0.5)[~wrong].mean())
+    return figures
 
 
-def r1(one: dict[str, Any]) -> float:
-    """Return the mean R@1 of both directions."""
-    return mean(one["r1"].values())
+def noisy_source(config: Config) -> tuple[list[Any], Corrupted]:
+    """Return the supplies with all pairs, right and wrong, and the source that knows which."""
+    values = config.model_dump()
+    values["sources"][0]["corrupt"]["drop"] = False
+    supplies = open_supplies(parse_config(values).sources, Catalog.discover())
+    assert isinstance(supplies[0].source, Corrupted)
+    return supplies, supplies[0].source
+
+
+def calibration_error(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+    """Return the expected calibration error over ten bins of equal width (Naeini et al. 2015)."""
+    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
+    gaps = [abs(probability[bins == one].sum() - truth[bins == one].sum()) for one in range(BINS)]
+    return float(sum(gaps) / len(truth))
+
+
+def cost(values: dict[str, Any], folder: Path, *, rounds: int = 5, steps: int = 40) -> dict[str, Any]:
+    """Return the time of a step of acl as a multiple of InfoNCE's, run in turns: the median, and all ratios."""
+    values = copy.deepcopy(values)
+    values["train"] |= {"steps": steps, "epochs": None, "log_every": 1}
+    ratios = []
+    for turn in range(rounds):
+        times = []
+        for what in ("info-nce", "acl"):
+            config = config_of(values, what, 0.4, turn, folder / "cost")
+            fit(config)
+            lines = [json.loads(line) for line in (config.run / "metrics.jsonl").read_text().splitlines()]
+            times.append(median(one["seconds"] for one in lines[steps // 4 :]))
+        ratios.append(round(times[1] / times[0], 3))
+    return {"what": "cost", "noise": 0.4, "seed": 0, "ratios": ratios, "median": median(ratios)}
 
 
 def main() -> None:
-    """Fill the table, cell by cell; what is recorded already is not measured again."""
+    """Fill the table, cell by cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="the name of a file in benchmarks/noise/")
+    parser.add_argument("overrides", nargs="*", help="KEY=VALUE of train, e.g. threads=1")
     parser.add_argument("--data", type=Path, help="folder that holds icons/, omniglot/, ...")
-    parser.add_argument("--objectives", nargs="+", default=[*OBJECTIVES, ORACLE])
+    parser.add_argument("--what", nargs="+", default=ALL, choices=ALL)
     parser.add_argument("--noise", type=float, nargs="+", default=[0, 0.2, 0.4, 0.6, 0.8])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--quick", action="store_true", help="0 and 40 %%, InfoNCE, ACL and the oracle, one seed")
-    parser.add_argument("--out", type=Path, help="JSON file; default: results/noise-NAME.json")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.objectives, arguments.noise, arguments.seeds = ["info-nce", "acl", ORACLE], [0, 0.4], [0]
-    config = yaml.safe_load((HERE / "noise" / f"{arguments.name}.yaml").read_text())
-    for source in (*config["sources"], *config["evaluation"]):
+    parser.add_argument("--cost", action="store_true", help="the time of a step, acl against InfoNCE")
+    parser.add_argument("--out", type=Path, help="JSON file; default: results/noise/NAME.json")
+    arguments = parser.parse_intermixed_args()
+    values = yaml.safe_load((HERE / "noise" / f"{arguments.name}.yaml").read_text())
+    for override in arguments.overrides:
+        key, _, text = override.partition("=")
+        values["train"][key] = yaml.safe_load(text)
+    for source in (*values["sources"], *values["evaluation"]):
         if arguments.data and "path" in source:
             source["path"] = str(arguments.data.resolve() / Path(source["path"]).relative_to("data"))
-    out = arguments.out or HERE / "results" / f"noise-{arguments.name}{'-quick' if arguments.quick else ''}.json"
-    cells = json.loads(out.read_text()) if out.exists() else []
-    done = {(one["objective"], one["noise"], one["seed"]) for one in cells}
+    out = arguments.out or HERE / "results" / "noise" / f"{arguments.name}{'-quick' if arguments.quick else ''}.json"
+    if arguments.quick:
+        arguments.what, arguments.noise, arguments.seeds = ["info-nce", "acl", "oracle"], [0, 0.4], [0]
     with tempfile.TemporaryDirectory() as folder:
-        for seed in arguments.seeds:
-            for noise in arguments.noise:
-                for objective in arguments.objectives:
-                    if (objective, noise, seed) not in done and not (objective == ORACLE and noise == 0):
-                        cells.append(cell(config, objective, noise, seed, Path(folder)))
-                        out.write_text(json.dumps(cells, indent=1) + "\n")
-                        print(table(cells), flush=True)
+        if arguments.cost:
+            keep(out, cost(values, Path(folder)))
+            return
+        for seed, noise, what in itertools.product(arguments.seeds, arguments.noise, arguments.what):
+            is_there = any((one["what"], one["noise"], one["seed"]) == (what, noise, seed) for one in read(out))
+            if not is_there and not (what == "oracle" and noise == 0):  # which is InfoNCE
+                keep(out, measure(values, what, noise, seed, Path(folder)))
+                print(table(read(out)), flush=True)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the cells that were measured."""
+    cells: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    return cells
+
+
+def keep(path: Path, cell: dict[str, Any]) -> None:
+    """Add a cell; those of another process that writes the same file stay."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([*read(path), cell], indent=1) + "\n")
+
+
+def table(cells: Sequence[dict[str, Any]]) -> str:
+    """Return a Markdown table: R@1, the mean of directions and seeds, and how much of the oracle's it is."""
+    noises = sorted({one["noise"] for one in cells})
+    rows = ["| | " + " | ".join(f"{noise:.0%}" for noise in noises) + " |", "|---" * (len(noises) + 1) + "|"]
+    for what in [one for one in ALL if any(cell["what"] == one and "r1" in cell for cell in cells)]:
+        row = []
+        for noise in noises:
+            ours = recalls(cells, what, noise)
+            best = recalls(cells, "oracle" if noise else "info-nce", noise)
+            share = [ours[seed] / best[seed] for seed in ours.keys() & best.keys() if what not in ("oracle", "")]
+            text = f"{np.mean(list(ours.values())):.3f}" if ours else ""
+            row.append(text + (f" ({np.mean(share):.2f})" if share and (noise or what != "info-nce") else ""))
+        rows.append(f"| {what} | " + " | ".join(row) + " |")
+    return "\n".join(rows)
+
+
+def recalls(cells: Sequence[dict[str, Any]], what: str, noise: float) -> dict[int, float]:
+    """Return R@1, the mean of both directions, by seed."""
+    found = [one for one in cells if (one["what"], one["noise"]) == (what, noise) and "r1" in one]
+    return {one["seed"]: float(np.mean(list(one["r1"].values()))) for one in found}
 
 
 if __name__ == "__main__":

@@ -144,13 +144,17 @@ class TrustConfig(Strict):
         weigh: whether it does; None leaves it to the objective: ``acl`` asks for it.
         momentum: of the running mean over the visits of a sample.
         warmup: visits of a sample before its trust weighs.
-        floor: trust below it counts as 0.
+        full: share of the top trust that is enough for the whole weight; it rises to that from 0 during training.
+        floor: a weight below it counts as 0.
+        refine: whether to train twice, each time from the beginning: the first training only learns whom to trust.
     """
 
     weigh: bool | None = None
     momentum: float = Field(default=0.8, ge=0, lt=1)
     warmup: int = Field(default=2, ge=0)
+    full: float = Field(default=0.5, ge=0, le=1)
     floor: float = Field(default=0.1, ge=0, lt=1)
+    refine: bool = False
 
 
 class AuditConfig(Strict):

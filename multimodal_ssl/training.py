@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import time
@@ -64,7 +65,9 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # a batch holds some modalities
     )
     optimizer = torch.optim.AdamW(parameter_groups(learner, config.weight_decay), betas=(0.9, 0.98), fused=True)
-    total = count_steps(plan, config)
+    each = count_steps(plan, config)
+    total = 2 * each if trust.config.refine else each
+    untrained = copy.deepcopy(learner.state_dict()) if trust.config.refine else {}
     start = restore_checkpoint(run_dir / "checkpoints", learner, optimizer, trust) if resume else 0
     model, optimizer = accelerator.prepare(learner, optimizer)
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
@@ -99,13 +102,18 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
                     f"{log.unreadable_path} says which and why"
                 )
             torch.manual_seed((plan.seed * 1_000_003 + step) * world + rank)  # dropout and kin
-            rate = learning_rate(step, total, config)
+            if step == each:  # whom to trust is known, now learn from them alone
+                learner.load_state_dict(untrained)
+                optimizer.state.clear()
+            rate = learning_rate(step % each, each, config)
             for parameters in optimizer.param_groups:
                 parameters["lr"] = rate
 
             if all(keys):  # every process has a sample
                 inputs = {name: to_device(one, device) for name, one in batch.inputs.items()}
-                weight = batch.weight * torch.from_numpy(trust.weights(hash64(batch.keys))) if weigh else batch.weight
+                weight = batch.weight
+                if weigh:
+                    weight = weight * torch.from_numpy(trust.weights(hash64(batch.keys), progress=min(1, step / each)))
                 with autocast:
                     loss, agreement, spread = model(inputs, weight.to(device), batch.group.to(device))
                 accelerator.backward(loss)
@@ -118,7 +126,8 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
                     )
                 optimizer.step()
                 optimizer.zero_grad()
-                trust.update(hash64(itertools.chain(*keys)), agreement.float().cpu().numpy())
+                if step < each:
+                    trust.update(hash64(itertools.chain(*keys)), agreement.float().cpu().numpy())
                 ended = time.perf_counter()
                 log.add(
                     loss=value, agreement=agreement.mean().item(), spread=spread.item(), gradient_norm=size,
@@ -136,7 +145,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
                 tally.clear()
                 speed = config.batch / (log.mean("seconds") or math.inf)
                 means = log.write(step + 1, lr=rate, samples_per_second=speed)
-                if means and step > total * max(config.warmup, 0.2) and step > 50:
+                if means and step % each > max(each * max(config.warmup, 0.2), 50):
                     log.warn(diagnose(means["loss"], means["spread"], chance))
             if due and is_main:
                 save_checkpoint(run_dir / "checkpoints", step + 1, learner, optimizer, trust)

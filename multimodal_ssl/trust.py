@@ -1,7 +1,9 @@
 """Trust: a running agreement per sample, which weighs it at its next visit and tells afterwards what was believed.
 
 CRCL's self-refining correspondence (Qin et al. 2023, eq. 9) for every objective: after the warm-up
-w <- momentum * w + (1 - momentum) * agreement, and a weight below the floor is 0.
+t <- momentum * t + (1 - momentum) * agreement. There the weight is t itself. But how large an agreement is depends on
+the batch and on how far training is, and early on that of most right pairs is near 0; so here it is compared with the
+best: w = min(1, t / (full * progress * top)), top being a running .9-quantile, and a weight below the floor is 0.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from torch import Tensor
 from multimodal_ssl.config import TrustConfig
 from multimodal_ssl.files import replacing
 
+TOP = 0.9  # quantile of the agreement in a batch that is called the top
+TOP_MOMENTUM = 0.95
 RECENT = 65_536  # samples seen first since the last merge: they are merged seldom, since it costs a pass over all
 
 
@@ -53,23 +57,27 @@ class Trust:
 
     def __init__(self, config: TrustConfig) -> None:
         self.config = config
+        self.top = 0.0
         self._settled = self._recent = EMPTY
 
     def __len__(self) -> int:
         return len(self._settled.names) + len(self._recent.names)
 
-    def weights(self, names: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the weights [B] of samples: 1 before the warm-up is over, 0 below the floor, else their trust."""
+    def weights(self, names: NDArray[np.int64], *, progress: float = 1.0) -> NDArray[np.float32]:
+        """Return the weights [B] of samples when so much of training is over: 1 before the warm-up is."""
         weights = np.ones(len(names), np.float32)
+        enough = max(self.config.full * progress * self.top, 1e-9)
         for part in (self._settled, self._recent):
             found, places = part.find(names)
-            values = part.values[places]
+            values = np.minimum(1, part.values[places] / enough)
             trusted = np.where(values < self.config.floor, 0, values)
             weights[found] = np.where(part.visits[places] < self.config.warmup, 1, trusted)
         return weights
 
     def update(self, names: NDArray[np.int64], agreement: NDArray[np.float32]) -> None:
         """Take a visit of samples [B] into account; of a name that repeats, the mean of its agreements."""
+        top = float(np.quantile(agreement, TOP))
+        self.top += (1 - TOP_MOMENTUM if self.top else 1) * (top - self.top)
         names, which, counts = np.unique(names, return_inverse=True, return_counts=True)
         agreement = (np.bincount(which, agreement) / counts).astype(np.float32)
         unknown = np.ones(len(names), bool)
@@ -97,17 +105,20 @@ class Trust:
     def tensors(self) -> dict[str, Tensor]:
         """Return the state for a checkpoint."""
         names, values, visits = self._settled.merge(self._recent)
-        tensors = {"names": names, "values": values, "visits": visits.astype(np.int64)}
+        tensors = {"names": names, "values": values, "visits": visits.astype(np.int64), "top": np.array([self.top])}
         return {field: torch.from_numpy(one) for field, one in tensors.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take the state of a checkpoint."""
         names, values, visits = (tensors[field].numpy() for field in ("names", "values", "visits"))
+        self.top = tensors["top"].item()
         self._settled, self._recent = Records(names.copy(), values.copy(), visits.astype(np.uint32)), EMPTY
 
     def save(self, path: Path) -> None:
         """Write a Parquet file: hash of the key, trust, visits."""
-        table = pa.table({field: pa.array(one.tolist()) for field, one in self.tensors().items()})
+        tensors = self.tensors()
+        top = tensors.pop("top").item()
+        table = pa.table({field: pa.array(one.tolist()) for field, one in tensors.items()}, metadata={"top": repr(top)})
         with replacing(path) as temporary:
             pq.write_table(table, temporary)
 
@@ -116,5 +127,6 @@ class Trust:
         """Read what `save` wrote."""
         trust = cls(config)
         table = pq.ParquetFile(path).read()
-        trust.restore({field: torch.tensor(table[field].to_pylist()) for field in table.column_names})
+        top = torch.tensor([float(table.schema.metadata[b"top"])], dtype=torch.float64)
+        trust.restore({field: torch.tensor(table[field].to_pylist()) for field in table.column_names} | {"top": top})
         return trust

@@ -36,9 +36,16 @@ class Tied(Waves):
         return torch.tanh(self.layer(inputs)) + torch.tanh(self.again(inputs.flip(1)))
 
 
-@pytest.mark.parametrize("step", [2, 4, 9, 14])
-def test_a_messy_run_resumes_to_the_same_bits(step: int, tmp_path: Path) -> None:
-    train = {"steps": 20, "batch": 4, "log_every": 7, "checkpoint_every": 3, "max_unreadable": 1.0}
+@pytest.mark.parametrize(("step", "refine"), [(2, False), (4, False), (9, False), (14, False), (7, True), (13, True)])
+def test_a_messy_run_resumes_to_the_same_bits(step: int, refine: bool, tmp_path: Path) -> None:
+    train = {
+        "steps": 10 if refine else 20,
+        "trust": {"warmup": 1, "refine": refine},
+        "batch": 4,
+        "log_every": 7,
+        "checkpoint_every": 3,
+        "max_unreadable": 1.0,
+    }
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     hopeless = Numbers(8, broken=range(7))  # half of its batches can't be read at all
     options = {"encoder": Dropped, "objective": objectives.acl, **train}  # acl weighs by trust
@@ -50,6 +57,29 @@ def test_a_messy_run_resumes_to_the_same_bits(step: int, tmp_path: Path) -> None
     for name in ("model.safetensors", "trust.parquet"):
         assert (resumed / name).read_bytes() == (whole / name).read_bytes()
     assert learnt(resumed) == learnt(whole)
+
+
+def test_a_refined_run_begins_anew_with_what_it_learnt_of_its_samples(tmp_path: Path) -> None:
+    """The second training starts from the weights of the first, at the same rate, and trust stays as it was left."""
+    options = {"objective": objectives.acl, "steps": 8, "lr": 0.3}
+    fit_toys(tmp_path / "once", Numbers(16), trust={"warmup": 1}, **options)
+    fit_toys(tmp_path / "twice", Numbers(16), trust={"warmup": 1, "refine": True}, **options)
+    once, twice = learnt(tmp_path / "once"), learnt(tmp_path / "twice")
+    assert len(twice) == 16
+    assert twice[:8] == once
+    assert [one["lr"] for one in twice[8:]] == [one["lr"] for one in once]
+    assert (tmp_path / "twice/trust.parquet").read_bytes() == (tmp_path / "once/trust.parquet").read_bytes()
+    model = load(tmp_path / "twice", catalog=catalog([Numbers(16)])).state_dict()
+    assert any(not one.equal(model[name]) for name, one in load_tensors(tmp_path / "once/model.safetensors").items())
+
+
+def test_a_refined_run_where_every_weight_is_one_repeats_itself(tmp_path: Path) -> None:
+    """Without shuffling (one batch holds all) the second training is the first once more."""
+    options = {"objective": objectives.acl, "steps": 5, "batch": 16}
+    fit_toys(tmp_path / "run", Numbers(16), trust={"weigh": False, "refine": True}, **options)
+    losses = [one["loss"] for one in learnt(tmp_path / "run")]
+    assert losses[5:] == pytest.approx(losses[:5], rel=0.01)  # augmented otherwise
+    assert losses[4] < 0.8 * losses[0]
 
 
 def test_a_run_that_is_killed_twice_ends_in_the_same_bits(trained_run: Path, tmp_path: Path) -> None:

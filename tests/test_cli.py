@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 import click
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 from multimodal_ssl import Catalog, hookimpl
@@ -212,8 +215,8 @@ def shop(folder: Path, count: int = 40) -> Path:
     """Write a table of pictures and titles, some of which look like markup, and a config that trains on it."""
     for i in range(count):
         Image.new("RGB", (16, 16), (i * 6, 255 - i * 6, 90)).save(folder / f"{i}.png")
-    rows = [f"{i}.png,colour {i} [/b] [sale]" for i in range(count)]
-    (folder / "shop.csv").write_text("\n".join(["photo,title", *rows]))
+    rows = [f"{i}.png,colour {i} [/b] [sale],{('[/i]', '[red]')[i < 2]}" for i in range(count)]
+    (folder / "shop.csv").write_text("\n".join(["photo,title,shelf", *rows]))
     source = f"{{name: table, path: {folder / 'shop.csv'}, columns: {{image: photo, text: title}}}}"
     (folder / "shop.yaml").write_text(
         f"run: {folder / 'run'}\nsources: [{source}]\nencoders:\n  image: {{name: small-conv, size: 16, width: 16}}\n"
@@ -240,6 +243,49 @@ def test_hits_tell_what_they_are_and_titles_are_no_markup(tmp_path: Path) -> Non
     mmssl("search", tmp_path / "run", tmp_path / "5.png", "--by", "image", "--among", "text", "--sheet", picture)
     with Image.open(picture) as sheet:
         assert sheet.getpixel((60, 60)) == (30, 225, 90)  # the query is drawn, not its path
+
+
+def test_an_audit_of_a_run_is_printed_saved_and_taken_by_the_next_training(tmp_path: Path) -> None:
+    config = shop(tmp_path, 60)
+    (tmp_path / "3.png").unlink()
+    mmssl("fit", config, "sources.0.metadata=[shelf]")
+    folder = tmp_path / "run-audit"
+    folder.mkdir()
+    done = mmssl("audit", tmp_path / "run", "--folds", 1)
+    assert sorted(path.name for path in folder.iterdir()) == ["audit.html", "audit.json", "audit.parquet"], "no fold"
+    for line in ("trained on these very pairs", "59 pairs are few", f"look at: {folder / 'audit.html'}"):
+        assert line in " ".join(done.stdout.split())
+    assert "shelf [/i]" in done.stdout, "a value is no markup"
+    assert "shelf [red]" not in done.stdout, "of two pairs no rate is told"
+    table = pq.ParquetFile(folder / "audit.parquet").read().to_pylist()
+    assert len(table) == 60
+    assert table[-1]["key"] == "3"
+    assert table[-1]["reasons"][0].startswith("unreadable: FileNotFoundError")
+    figures = json.loads((folder / "audit.json").read_text())
+    (rate,) = figures["rates"]
+    assert (rate["first"], rate["second"], rate["pairs"]) == ("image", "text", 59)
+    assert [(part["column"], part["value"], part["pairs"]) for part in rate["parts"]] == [("shelf", "[/i]", 57)]
+
+    audit = tmp_path / "audit.parquet"  # six steps tell nothing: say what is wrong
+    told = [{**row, "p_mismatch": 0.7 if len(row["key"]) == 1 else 0.1} for row in table[:-1]]
+    pq.write_table(pa.Table.from_pylist([*told, table[-1]]), audit)
+    command = ["fit", config, "--audit", audit]
+    done = mmssl(*command, f"run={tmp_path / 'less'}")
+    assert "audit: 9 of 60 samples are left out; it does not know 0" in " ".join(done.stderr.split())
+    assert f"trained: {tmp_path / 'less'}" in done.stdout
+    mmssl(*command, "audit.use=weigh", f"run={tmp_path / 'weighed'}")
+    said = yaml.safe_load((tmp_path / "weighed" / "config.yaml").read_text())["audit"]
+    assert said == {"path": str(audit), "use": "weigh", "above": 0.5}
+
+
+def test_what_is_no_audit_is_told_before_training(tmp_path: Path) -> None:
+    config, run = shop(tmp_path), tmp_path / "run"
+    done = mmssl("fit", config, "--audit", tmp_path / "audit.parquet", code=2)
+    assert f"can't read the audit {tmp_path / 'audit.parquet'}" in " ".join(done.stderr.split())
+    pq.write_table(pa.table({"names": [1], "values": [0.5]}), tmp_path / "trust.parquet")
+    done = mmssl("fit", config, "--audit", tmp_path / "trust.parquet", code=2)
+    assert "is no audit.parquet: it lacks key or p_mismatch" in " ".join(done.stderr.split())
+    assert not run.exists()
 
 
 def test_a_run_that_failed_before_its_first_checkpoint_can_be_begun_anew(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 from typing import Any
 
@@ -9,10 +11,10 @@ import torch
 from torch import Tensor
 
 from multimodal_ssl import Encoder, PairingSource, Sample
-from multimodal_ssl.data import Batch, Feed, Supply, batches, raw_items
+from multimodal_ssl.data import Batch, Feed, Supply, Ticket, Traits, batches, digest, raw_items
 from multimodal_ssl.plan import Plan
 
-from .toys import NUMBER, Numbers, Stream
+from .toys import NUMBER, Numbers, Stream, Waves
 
 
 class Jitter(Encoder):
@@ -164,3 +166,86 @@ def test_raw_items_come_from_all_sources_alike_and_an_error_costs_one_sample() -
 
 def test_iterating_a_source_with_random_access_goes_on_after_a_sample_that_cannot_be_read() -> None:
     assert [int(sample.key) for sample in Numbers(6, broken={0, 3, 5})] == [1, 2, 4]
+
+
+SIX = torch.arange(6.0)
+DIFFERENT = [
+    SIX,
+    SIX.double(),
+    SIX.long(),
+    SIX.int(),
+    SIX.reshape(2, 3),
+    SIX.reshape(3, 2),
+    SIX.reshape(3, 2).T,
+    SIX.reshape(1, 6),
+    SIX[:5],
+    SIX.flip(0),
+    torch.nextafter(SIX, SIX + 1),
+    torch.tensor([0, 1, 2, 3, 4, math.nan]),
+    torch.zeros(6),
+    torch.zeros(6, dtype=torch.int32),
+    torch.zeros(6, dtype=torch.bool),
+    torch.empty(0),
+    torch.empty(0, 6),
+    {"tokens": SIX, "mask": SIX > 2},
+    {"tokens": SIX, "mask": SIX > 3},
+    {"tokens": SIX > 2, "mask": SIX},
+    {"tokens": SIX},
+    {"words": SIX},
+    {"tokens": {"tokens": SIX}},
+    {"tokens": SIX, "truncated": True},
+    {"tokens": SIX, "truncated": False},
+    [SIX, -SIX],
+    [-SIX, SIX],
+    [SIX, -SIX, SIX],
+    [SIX, {"tokens": -SIX}],
+    "cat",
+    "cats",
+    ["c", "at"],
+]
+
+
+def test_a_digest_differs_wherever_an_encoder_could_tell_two_items_apart() -> None:
+    for one, other in itertools.combinations(DIFFERENT, 2):
+        assert digest(one) != digest(other), (one, other)
+
+
+@pytest.mark.parametrize("inputs", DIFFERENT)
+def test_a_digest_is_the_same_for_equal_inputs(inputs: Any) -> None:
+    assert digest(inputs) == digest(copy.deepcopy(inputs))
+    assert -(2**63) <= digest(inputs) < 2**63, "it can be kept as int64"
+
+
+def test_a_digest_depends_neither_on_the_layout_in_memory_nor_on_the_order_in_which_a_dict_was_made() -> None:
+    square = torch.arange(16.0).reshape(4, 4)
+    assert digest(square.T) == digest(square.T.contiguous())
+    assert digest(square[::2, 1]) == digest(square[::2, 1].clone())
+    assert digest(np.asfortranarray(square.numpy())) == digest(square.numpy())
+    assert digest({"b": [square], "a": SIX}) == digest({"a": SIX, "b": [square]})
+
+
+def test_traits_tell_equal_items_from_others_and_what_the_encoder_counts_of_each() -> None:
+    class Counting(Waves):
+        def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Tensor:
+            return torch.tensor([int(item) // 2, 7])
+
+        def tally(self, inputs: Tensor) -> dict[str, int]:
+            return {"large": int((inputs[:, 0] > 2).sum())}
+
+    supplies = [Supply(Numbers(8, broken={4}), ("a", "b"))]
+    feed = Feed(supplies, {"a": Counting(), "b": Jitter()}, {"a": NUMBER, "b": NUMBER}, traits=True)
+    batch = feed[Ticket(0, 0, ("a", "b"), range(8), range(8))]
+    assert batch.keys == ["0", "1", "2", "3", "5", "6", "7"]
+    assert batch.traits["a"] == [
+        Traits(digest(torch.tensor([i // 2, 7])), {"large": int(i > 5)}) for i in (*range(4), 5, 6, 7)
+    ]
+    assert len({one.digest for one in batch.traits["a"]}) == 4
+    assert len({one.digest for one in batch.traits["b"]}) == 7
+    assert all(one.tally == {} for one in batch.traits["b"])
+    assert len(batch.metadata) == 7
+
+
+def test_traits_and_metadata_are_told_only_if_asked_for() -> None:
+    (batch,) = read(Numbers(8), stop=1)
+    assert batch.traits == {}
+    assert batch.metadata == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from multimodal_ssl import InputError, PairingSource, Sample
-from multimodal_ssl.data import Supply
+from multimodal_ssl.data import Supply, Traits, digest
 from multimodal_ssl.embed import Embedded, embed
 
 from .toys import Numbers, Stream, Waves, toy_binder
@@ -34,6 +35,48 @@ def test_every_item_is_embedded_once_with_its_key_group_and_preview(workers: int
         np.testing.assert_allclose(one.vectors, binder.encode(name, numbers), atol=1e-6)
 
 
+class Overflowing(Waves):
+    """Knows nothing of the number 0."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.where((inputs[:, 1] == 1).unsqueeze(1), math.nan, super().forward(inputs))
+
+
+class Labelled(Numbers):
+    """Numbers that know more of themselves; two and two are the same item."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        items = dict.fromkeys(sample.items, index // 2)
+        return replace(sample, items=items, metadata={"parity": ("even", "odd")[index % 2], "half": index / 2})
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_traits_and_metadata_are_those_of_the_key_at_their_place(workers: int) -> None:
+    source = Labelled(20, "abc", kind=lambda i: ("ab", "abc", "c")[i % 3], broken={4, 7})
+    found, unreadable = embedded(source, batch=3, workers=workers, traits=True)
+    assert sorted(key for key, _ in unreadable) == ["4", "7"]
+    for one in found.values():
+        numbers = [int(key) for key in one.keys]
+        assert one.metadata == [{"parity": ("even", "odd")[i % 2], "half": i / 2} for i in numbers]
+        assert one.traits == [Traits(digest(Waves().prepare(i // 2)), {"seen": 1}) for i in numbers]
+        assert not one.previews
+
+
+def test_traits_and_metadata_of_an_item_without_a_finite_vector_are_left_out() -> None:
+    found, unreadable = embed(toy_binder("a", Overflowing), [Supply(Labelled(6), ("a",))], traits=True)
+    assert [key for key, _ in unreadable] == ["0", "1"]
+    assert found["a"].keys == ["2", "3", "4", "5"]
+    assert [one["half"] for one in found["a"].metadata] == [1, 1.5, 2, 2.5]
+    assert [one.digest for one in found["a"].traits] == [digest(Waves().prepare(number)) for number in (1, 1, 2, 2)]
+
+
+def test_traits_and_metadata_are_empty_if_not_asked_for() -> None:
+    found, _ = embedded(Labelled(4))
+    assert not found["a"].traits
+    assert not found["a"].metadata
+
+
 def test_keys_of_several_sources_are_told_apart_also_where_they_are_unreadable() -> None:
     found, unreadable = embedded(Numbers(4, broken={1}), Stream(Numbers(4, "bc", broken={1})))
     assert found["a"].keys == ["0/0", "0/2", "0/3"]
@@ -50,11 +93,6 @@ def test_what_a_source_skips_while_it_is_read_is_reported(capsys: pytest.Capture
 
 
 def test_an_item_without_a_finite_vector_is_reported_and_its_partner_is_kept() -> None:
-    class Overflowing(Waves):
-        def forward(self, inputs: Tensor) -> Tensor:
-            first = (inputs[:, 1] == 1).unsqueeze(1)  # of the number 0
-            return torch.where(first, math.nan, super().forward(inputs))
-
     binder = toy_binder("a", Overflowing)
     found, unreadable = embed(binder, [Supply(Numbers(5), ("a",))])
     assert found["a"].keys == ["1", "2", "3", "4"]

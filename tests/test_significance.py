@@ -5,7 +5,13 @@ import pytest
 from numpy.typing import NDArray
 
 from multimodal_ssl import InputError
-from multimodal_ssl.significance import decreasing_density, local_false_discovery_rate, rank_p_values, wrong_rate
+from multimodal_ssl.significance import (
+    decreasing_density,
+    group_p_values,
+    local_false_discovery_rate,
+    rank_p_values,
+    wrong_rate,
+)
 
 
 def pairs(count: int, rate: float, *, blur: float = 0.8, seed: int = 0) -> tuple[NDArray[np.float32], ...]:
@@ -96,3 +102,96 @@ def test_pairs_of_one_group_can_not_be_compared() -> None:
     a, b, _ = pairs(10, 0)
     with pytest.raises(InputError, match="all pairs are of one group"):
         rank_p_values(a, b, np.zeros(10, np.int64), strangers=10, seed=0)
+
+
+def test_p_values_in_a_group_are_ranks_by_the_cosine_with_the_anchors_of_the_others() -> None:
+    anchors, items, _ = pairs(90, 0.3)
+    groups = np.random.default_rng(3).integers(0, 40, size=90)  # of one to six
+    p_values = group_p_values(anchors, items, groups, strangers=90, seed=0)
+    for i in range(90):
+        mates = [j for j in range(90) if groups[j] == groups[i] and j != i]
+        strangers = [j for j in range(90) if groups[j] != groups[i]]
+        if len(mates) < 2:
+            assert np.isnan(p_values[i]), "one alone can't outvote it"
+            continue
+        centre = anchors[mates].astype(np.float64).sum(0)
+        above = sum(int(centre @ items[j] > centre @ items[i]) for j in strangers)
+        assert p_values[i] == pytest.approx((above + 0.5) / (len(strangers) + 1))
+
+
+def test_p_values_in_groups_are_the_same_in_parts_as_at_once() -> None:
+    anchors, items, _ = pairs(3000, 0.3)
+    groups = np.random.default_rng(4).permutation(np.arange(3000) // 3)
+    p_values = group_p_values(anchors, items, groups, strangers=3000, seed=0)
+    same = groups[:, None] == groups
+    scores = (same @ anchors.astype(np.float64) - anchors) @ items.T
+    above = ((scores > np.diag(scores)[:, None]) & ~same).sum(1)
+    np.testing.assert_allclose(p_values, (above + 0.5) / 2998, atol=3 / 2998)  # the sums are in another precision
+
+
+def test_a_wrong_item_among_alike_ones_is_a_stranger_to_its_group_and_they_are_not() -> None:
+    rng = np.random.default_rng(5)
+    latent = np.repeat(rng.normal(size=(1000, 16)), 4, 0)
+    views = [latent + 0.8 * rng.normal(size=latent.shape) for _ in range(2)]
+    anchors, items = ((one / np.linalg.norm(one, axis=1, keepdims=True)).astype(np.float32) for one in views)
+    wrong = np.arange(4000) % 4 == 0
+    items[wrong] = np.roll(items[wrong], 1, 0)
+    groups = np.arange(4000) // 4
+    p_values = group_p_values(anchors, items, groups, strangers=1000, seed=0)
+    np.testing.assert_allclose(np.quantile(p_values[wrong], [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.06)
+    assert np.median(p_values[~wrong]) < 0.01
+
+
+def test_a_tie_in_a_group_is_half_and_groups_of_two_are_not_judged() -> None:
+    same = np.full((9, 4), 0.5, np.float32)
+    np.testing.assert_allclose(group_p_values(same, same, np.arange(9) // 3, strangers=9, seed=0), 0.5)
+    assert np.isnan(group_p_values(same, same, np.arange(9) // 2, strangers=9, seed=0)).all()
+
+
+@pytest.mark.parametrize("count", [50, 200, 1000])
+def test_where_no_p_value_is_large_there_may_be_as_many_wrong_pairs_as_chance_could_hide(count: int) -> None:
+    found = wrong_rate(np.full(count, 0.001), np.arange(count))
+    assert found.value == 0
+    assert found.low == pytest.approx(0, abs=1e-9)
+    exact = 1 - 0.025 ** (1 / count)  # Clopper and Pearson 1934
+    assert found.high == pytest.approx(exact / 0.7, rel=0.1), "of the wrong ones 70 % are above the lowest level"
+    # Were so many wrong, their uniform p-values would hardly ever all be small; were half as many, they would at times.
+    draws = np.random.default_rng(count).random((4000, count, 2)).astype(np.float32)
+    hidden, often = (
+        ((draws[..., 0] >= share) | (draws[..., 1] <= 0.3)).all(1).mean() for share in (found.high, found.high / 2)
+    )
+    assert 0.01 < hidden < 0.035
+    assert often > 0.1
+
+
+def test_the_interval_is_wider_for_fewer_pairs_of_which_none_is_wrong() -> None:
+    widths = []
+    for count in (100, 400, 1600):
+        a, b, _ = pairs(count, 0, blur=0.3)
+        found = wrong_rate(rank_p_values(a, b, np.arange(count), strangers=1000, seed=1), np.arange(count))
+        assert found.low == pytest.approx(0, abs=1e-9)
+        assert found.value == 0
+        widths.append(found.high)
+    assert 0.1 > widths[0] > 3.5 * widths[1] > 3.5**2 * widths[2] > 0
+
+
+def test_what_is_hidden_is_counted_in_groups() -> None:
+    together = wrong_rate(np.full(500, 0.001), np.repeat(np.arange(10), 50))
+    alone = wrong_rate(np.full(10, 0.001), np.arange(10))
+    assert together == pytest.approx(alone)
+
+
+def test_an_interval_where_all_p_values_are_large_ends_at_one() -> None:
+    value, low, high = wrong_rate(np.full(40, 0.95), np.arange(40))
+    assert (value, high) == (1, 1)
+    assert 0.5 < low <= 1
+
+
+def test_the_interval_holds_a_small_rate_nearly_always() -> None:
+    held = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        p_values = np.where(rng.random(400) < 0.02, rng.random(400), rng.beta(0.2, 60, 400))
+        found = wrong_rate(p_values, np.arange(400), seed=seed)
+        held += found.low <= 0.02 <= found.high
+    assert held >= 88

@@ -16,7 +16,7 @@ class ByDict:
     """The same as Trust, one sample at a time."""
 
     def __init__(self, config: TrustConfig) -> None:
-        self.config, self.seen = config, {}
+        self.config, self.seen, self.top = config, {}, 0.0
 
     def update(self, name: int, agreement: float) -> None:
         value, visits = self.seen.get(name, (agreement, 0))
@@ -26,11 +26,17 @@ class ByDict:
             value = agreement
         self.seen[name] = (value, visits + 1)
 
-    def weight(self, name: int) -> float:
+    def meet(self, agreements: NDArray[np.float32]) -> None:
+        """Follow the top of a batch."""
+        top = float(np.quantile(agreements, 0.9))
+        self.top = 0.95 * self.top + 0.05 * top if self.top else top
+
+    def weight(self, name: int, progress: float) -> float:
         value, visits = self.seen.get(name, (1.0, 0))
-        if visits < self.config.warmup:
+        if visits < self.config.warmup or not visits:
             return 1.0
-        return value if value >= self.config.floor else 0.0
+        weight = min(1.0, value / max(self.config.full * progress * self.top, 1e-9))
+        return weight if weight >= self.config.floor else 0.0
 
 
 def visits(seed: int, batches: int, names: int) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
@@ -49,10 +55,11 @@ def test_the_running_mean_is_that_of_one_sample_at_a_time(
     monkeypatch.setattr(trust_module, "RECENT", recent)
     config = TrustConfig(warmup=warmup)
     trust, reference = Trust(config), ByDict(config)
-    for names, agreement in visits(0, 60, 100):
-        expected = [reference.weight(int(name)) for name in names]
-        np.testing.assert_allclose(trust.weights(names), expected, rtol=1e-5)
+    for step, (names, agreement) in enumerate(visits(0, 60, 100)):
+        expected = [reference.weight(int(name), step / 60) for name in names]
+        np.testing.assert_allclose(trust.weights(names, progress=step / 60), expected, rtol=1e-5)
         trust.update(names, agreement)
+        reference.meet(agreement)
         for name, one in zip(names, agreement, strict=True):
             reference.update(int(name), float(one))
     names = np.array(list(reference.seen))
@@ -97,3 +104,23 @@ def test_a_sample_takes_sixteen_bytes() -> None:
         trust.update(np.arange(start, start + 5_000), np.zeros(5_000, np.float32))
     held = sum(one.nbytes for part in (trust._settled, trust._recent) for one in part)
     assert held == 16 * 200_000
+
+
+def test_the_weight_does_not_depend_on_how_large_agreements_are() -> None:
+    """Early in training, or in a large batch, right pairs have little, too: it is the share of the best that counts."""
+    small, large = Trust(TrustConfig()), Trust(TrustConfig())
+    for names, agreement in visits(0, 60, 100):
+        small.update(names, agreement / 64)
+        large.update(names, agreement)
+        found = [trust.weights(names, progress=0.7) for trust in (small, large)]
+        np.testing.assert_allclose(*found, rtol=1e-4)
+    assert len(np.unique(found[0])) > 5
+
+
+def test_early_in_training_less_is_enough() -> None:
+    trust = Trust(TrustConfig(warmup=0))
+    trust.update(hash64("abcd"), np.array([1.0, 0.4, 0.2, 0.01], np.float32))
+    early, late = (trust.weights(hash64("abcd"), progress=progress) for progress in (0.1, 1.0))
+    assert (early >= late).all()
+    assert early.tolist()[:3] == [1, 1, 1]
+    assert late[0] == 1 > late[1] > late[2] > late[3] == 0

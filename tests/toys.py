@@ -156,7 +156,15 @@ def catalog(
     return Catalog.of(toys=Toys(), objectives=objectives)
 
 
-def toy_config(run: Path, names: str, count: int = 1, *, objective: str = "info-nce", **train: Any) -> Config:
+def toy_config(
+    run: Path,
+    names: str,
+    count: int = 1,
+    *,
+    objective: str = "info-nce",
+    trust: Mapping[str, Any] | None = None,
+    **train: Any,
+) -> Config:
     """Return the config of a run on the first `count` sources of a catalog of toys."""
     defaults = {"steps": 6, "batch": 8, "lr": 1e-2, "workers": 0, "threads": 1, "precision": "fp32", "log_every": 1}
     return parse_config(
@@ -165,6 +173,7 @@ def toy_config(run: Path, names: str, count: int = 1, *, objective: str = "info-
             "sources": [str(position) for position in range(count)],
             "encoders": dict.fromkeys(names, "waves"),
             "objective": objective,
+            "trust": trust or {},
             "binder": {"dim": 4},
             "train": {**defaults, **train},
         }

@@ -50,6 +50,7 @@ def test_a_sample_is_a_picture_a_name_and_an_outline_of_the_same_character() -> 
     sample = source[int(np.flatnonzero(source.rows == row)[0])]
     assert sample.key == "U+0041/DejaVuSans"
     assert sample.group == "U+0041"
+    assert sample.metadata == {"font": "DejaVuSans"}
     assert sample.items["text"] == "latin capital letter a"
     picture, outline = sample.items["image"], np.asarray(sample.items["outline"], float)
     assert picture.shape == (SIZE, SIZE)

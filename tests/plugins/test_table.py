@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import io
 import json
 import pickle
@@ -371,6 +372,55 @@ def test_groups_are_strings_and_none_is_no_group(tmp_path: Path) -> None:
     rows = [{"caption": "c", "g": g} for g in (7, None, 7)]
     source = open_table(write(tmp_path / "t.parquet", rows), {"text": "caption"}, group="g")
     assert [sample.group for sample in source] == ["7", "", "7"]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_metadata_are_plain_values_beside_the_items(tmp_path: Path, suffix: str) -> None:
+    rows: list[dict[str, Any]] = [
+        {"caption": "c", "licence": "CC0", "year": 1999, "score": 0.25, "sold": True, "id": "007"},
+        {"caption": "d", "licence": None, "year": None, "score": None, "sold": None, "id": "008"},
+        {"caption": "e", "licence": "", "year": 0, "score": -0.0, "sold": False, "id": "009"},
+    ]
+    names = ["licence", "year", "score", "sold", "caption", "id"]
+    path = write(tmp_path / f"t.{suffix}", rows)
+    source = open_table(path, {"text": "caption"}, key="id", metadata=names)
+    check_pairing_source(source)
+    for row, sample in zip(rows, source, strict=True):
+        assert sample.metadata == {name: row[name] for name in names}
+        assert [type(value) for value in sample.metadata.values()] == [type(row[name]) for name in names]
+        assert sample.items == {"text": row["caption"]}
+    assert list(pickle.loads(pickle.dumps(source))) == list(source)
+    assert open_table(path, {"text": "caption"})[0].metadata == {}
+
+
+def test_metadata_of_csv_are_strings_to_the_last_zero(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", [{"caption": "c", "year": "01999", "score": "1.50"}])
+    assert open_table(path, {"text": "caption"}, metadata=["score", "year"])[0].metadata == {
+        "score": "1.50",
+        "year": "01999",
+    }
+
+
+def test_metadata_that_are_neither_numbers_nor_text_become_text_if_they_can(tmp_path: Path) -> None:
+    rows = [{"caption": "c", "day": datetime.date(2020, 1, 2), "tags": ["a"], "none": None}]
+    path = write(tmp_path / "t.parquet", rows)
+    assert open_table(path, {"text": "caption"}, metadata=["day"])[0].metadata == {"day": "2020-01-02"}
+    assert "'tags' holds list" in refusal(path, {"text": "caption"}, metadata=["tags"])
+    assert "no row has anything in column 'none'" in refusal(path, {"text": "caption"}, metadata=["none"])
+
+
+def test_metadata_are_those_of_the_rows_that_are_left(tmp_path: Path) -> None:
+    rows = [{"caption": str(i), "n": i, "odd": i % 2} for i in range(8)]
+    path = write(tmp_path / "t.parquet", rows)
+    source = open_table(path, {"text": "caption"}, metadata=["n"], where={"odd": 1}, limit=3)
+    assert [(sample.items["text"], sample.metadata["n"]) for sample in source] == [("1", 1), ("3", 3), ("5", 5)]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_an_unknown_column_of_metadata_is_refused_with_the_nearest(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"t.{suffix}", pairs())
+    assert "no column 'captoin': did you mean 'caption'?" in refusal(path, metadata=["w", "captoin"])
+    assert "option metadata: " in refusal(path, metadata="caption")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
