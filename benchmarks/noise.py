@@ -4,9 +4,9 @@ python benchmarks/noise.py glyphs --quick
 python benchmarks/noise.py icons --data DATA --noise 0 0.2 0.4 0.6 0.8 --seeds 0 1 2
 python benchmarks/noise.py glyphs --cost
 
-Beside the objectives: `acl-refined` trains twice (trust.refine), `oracle` is InfoNCE on the clean pairs, `oracle-long` so
-for twice the epochs, `audit` judges all pairs by cross-fitting, `audited` is InfoNCE on what that audit leaves. All train
-for as many epochs but where it says otherwise. What results/noise/NAME.json has is not measured again.
+Beside the objectives: `acl-refined` trains twice (trust.refine), `oracle` is InfoNCE on the clean pairs, `oracle-long`
+so for twice the epochs, `audit` judges all pairs by cross-fitting, `audited` is InfoNCE on what that audit leaves. What
+results/noise/NAME.json has is not measured again.
 """
 
 from __future__ import annotations
