@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from multimodal_ssl import reasons
 from multimodal_ssl.config import Config, FoldConfig, PluginConfig
-from multimodal_ssl.data import Supply, Traits, hash64, told
+from multimodal_ssl.data import Supply, Traits, attempt, hash64, told
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.files import replacing, write_text
@@ -31,6 +31,7 @@ from multimodal_ssl.significance import (
     wrong_rate,
 )  # fmt: skip
 from multimodal_ssl.subset import fold_of
+from multimodal_ssl.types import MapSource, Sample
 
 FEW = 200  # pairs, below which an interval is wide
 PART = 50  # pairs, from which a value of the metadata is told apart
@@ -84,6 +85,7 @@ class Audit:
 
     def save(self, folder: Path) -> None:
         """Write audit.parquet and audit.json."""
+        folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "audit.parquet") as temporary:
             pq.write_table(self.table, temporary)
         figures = {"rates": [asdict(one) for one in self.rates], "unreadable": self.unreadable}
@@ -100,6 +102,18 @@ class _Pairs:
     b: NDArray[np.float32]
     traits: tuple[list[Traits], list[Traits]]
     metadata: list[Mapping[str, str | float | None]]
+
+    def take(self, rows: list[int]) -> _Pairs:
+        """Return some of the pairs."""
+        first, second = ([one[row] for row in rows] for one in self.traits)
+        return _Pairs(
+            [self.keys[row] for row in rows],
+            self.groups[rows],
+            self.a[rows],
+            self.b[rows],
+            (first, second),
+            [self.metadata[row] for row in rows],
+        )
 
 
 def audit(
@@ -119,22 +133,24 @@ def audit(
     supplies, _ = open_training(config, catalog)
     place = _survey(supplies, folds)
     views: dict[tuple[str, str], list[_Pairs]] = {}
-    unreadable: list[tuple[str, str]] = []
+    unreadable: dict[tuple[str, str], None] = {}
     for index in range(folds):
         judge = config if folds == 1 else _judge_of(config, folder / f"fold-{index}", folds, index)
         is_there = (judge.run / "binder.json").exists()
         binder = load(judge.run, catalog=catalog) if is_there else fit(judge, resume=True, catalog=catalog)
-        found, unreadable = embed(binder, supplies, workers=config.train.workers, traits=True)
+        found, lost = embed(binder, supplies, workers=config.train.workers, traits=True)
+        unreadable |= dict.fromkeys(lost)
         for first, second in trained_pairs(supplies):
             views.setdefault((first, second), []).append(_pair_up(found[first], found[second]))
     parts, rates = [], []
-    for (first, second), seen in views.items():
+    for (first, second), every in views.items():
+        seen = _align(every)
         fold = np.array([place[key] for key in seen[0].keys])
         table, rate = _judge(first, second, seen, fold, strangers, config.seed, told=len(supplies) > 1)
         parts.append(table)
         rates.append(rate)
     table = pa.concat_tables(parts).sort_by([("p_mismatch", "descending"), ("p_value", "descending")])
-    return Audit(pa.concat_tables([table, _rows_of(unreadable, table.schema)]), rates, unreadable)
+    return Audit(pa.concat_tables([table, _rows_of(list(unreadable), table.schema)]), rates, list(unreadable))
 
 
 def _survey(supplies: Sequence[Supply], folds: int) -> dict[str, int]:
@@ -142,18 +158,22 @@ def _survey(supplies: Sequence[Supply], folds: int) -> dict[str, int]:
     names: dict[str, str] = {}
     repeated: list[str] = []
     for position, supply in enumerate(supplies):
-        for sample in supply.source:
-            key = told(supplies, position, sample.key)
-            repeated += [key] if key in names else []
-            names[key] = sample.group or sample.key
+        source = supply.source
+        samples = (one for _, one in attempt(source)) if isinstance(source, MapSource) else iter(source)
+        for sample in samples:
+            if isinstance(sample, Sample):
+                key = told(supplies, position, sample.key)
+                repeated += [key] if key in names else []
+                names[key] = sample.group or sample.key
     if repeated:
         some = ", ".join(map(repr, dict.fromkeys(repeated[:20])))
         raise InputError(f"{len(repeated):,} samples have a key that another one has, too; make them unique: {some}")
+    groups = sorted(set(names.values()))
     place = fold_of(list(names.values()), folds)
-    if len(set(names.values())) < 2 or len(np.unique(place)) < folds:
+    if np.bincount(fold_of(groups, folds), minlength=folds).min() < 2:
         raise InputError(
-            f"the {len(names):,} samples are of {len(set(names.values())):,} groups, which can't fill {folds} folds "
-            "and leave a stranger to compare a partner with: leave out `group`, or give fewer --folds"
+            f"the {len(names):,} samples are of {len(groups):,} groups, too few for two in each of {folds} folds, and "
+            "without two there is no stranger to compare a partner with: leave out `group`, or give fewer --folds"
         )
     return dict(zip(names, place.tolist(), strict=True))
 
@@ -163,7 +183,9 @@ def _judge_of(config: Config, run: Path, folds: int, index: int) -> Config:
     fold = FoldConfig(of=folds, index=index)
     sources = tuple(source.model_copy(update={"fold": fold}) for source in config.sources)
     objective = PluginConfig(name="acl")
-    return config.model_copy(update={"run": run, "sources": sources, "evaluation": (), "objective": objective})
+    return config.model_copy(
+        update={"run": run, "sources": sources, "evaluation": (), "objective": objective, "audit": None}
+    )
 
 
 def _pair_up(first: Embedded, second: Embedded) -> _Pairs:
@@ -178,6 +200,12 @@ def _pair_up(first: Embedded, second: Embedded) -> _Pairs:
         ([first.traits[row] for row in left], [second.traits[row] for row in right]),
         [first.metadata[row] for row in left],
     )
+
+
+def _align(views: Sequence[_Pairs]) -> list[_Pairs]:
+    """Return the views of the pairs that all models could see."""
+    known = set.intersection(*(set(one.keys) for one in views))
+    return [one.take([row for row, key in enumerate(one.keys) if key in known]) for one in views]
 
 
 def _judge(
@@ -200,6 +228,8 @@ def _judge(
     gross, near_rate = (wrong_rate(one, groups, seed=seed) for one in (p_values, near))
     probability = local_false_discovery_rate(p_values, gross.value)
     alike = local_false_discovery_rate(near, near_rate.value)
+    exact = reasons.repeated(keys, *seen[0].traits)
+    near_ones = reasons.nearly_repeated(keys, seen[0].a, seen[0].b, groups)
     why = reasons.merge(
         [
             [["mismatch"] if one >= LIKELY else [] for one in probability],
@@ -208,8 +238,8 @@ def _judge(
                 reasons.quarrelling(name, _of_known(odd, groups, seed), LIKELY)
                 for name, odd in ((first, odd_a), (second, odd_b))
             ),
-            reasons.repeated(keys, *seen[0].traits),
-            reasons.nearly_repeated(keys, seen[0].a, seen[0].b, groups),
+            exact,
+            [[] if one else other for one, other in zip(exact, near_ones, strict=True)],
             *(reasons.shared(name, one, groups) for name, one in zip((first, second), seen[0].traits, strict=True)),
             *(reasons.counted(name, one) for name, one in zip((first, second), seen[0].traits, strict=True)),
         ]
@@ -233,8 +263,8 @@ def _of_known(p_values: Floats, groups: NDArray[np.int64], seed: int) -> Floats:
     """Return the local false discovery rate of the p-values that are known."""
     probability = np.full(len(p_values), np.nan)
     known = np.flatnonzero(np.isfinite(p_values))
-    if len(known):
-        rate = wrong_rate(p_values[known], groups[known], resamples=1, seed=seed).value
+    rate = wrong_rate(p_values[known], groups[known], resamples=1, seed=seed).value if len(known) else 1.0
+    if rate < LIKELY:  # else the members of a group are not alike at all
         probability[known] = local_false_discovery_rate(p_values[known], rate)
     return probability
 
@@ -249,16 +279,16 @@ def _by_part(
     told: bool,
 ) -> list[PartRate]:
     """Return the rates of the commonest values of each column, and of each source if a key begins with its position."""
-    columns = {name: [str(one.get(name)) for one in metadata] for name in dict.fromkeys(k for m in metadata for k in m)}
+    columns = {name: [one.get(name) for one in metadata] for name in dict.fromkeys(k for m in metadata for k in m)}
     if told:
         columns = {"source": [key.partition("/")[0] for key in keys], **columns}
     parts = []
     for column, values in columns.items():
-        every = np.array(values)
-        for value, count in Counter(values).most_common(PARTS):
+        known = Counter(value for value in values if value is not None)
+        for value, count in known.most_common(PARTS):
             if count >= PART:
-                rows = np.flatnonzero(every == value)
-                parts.append(PartRate(column, value, count, wrong_rate(p_values[rows], groups[rows], seed=seed)))
+                rows = np.array([row for row, one in enumerate(values) if one == value])
+                parts.append(PartRate(column, str(value), count, wrong_rate(p_values[rows], groups[rows], seed=seed)))
     return sorted(parts, key=lambda part: (part.column, -part.gross.value))
 
 

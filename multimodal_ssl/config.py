@@ -251,7 +251,9 @@ def _override(values: dict[str, Any], override: str) -> None:
     *parents, last = dotted.split(".")
     place: Any = values
     for part in parents:
-        place = place.setdefault(part, {}) if isinstance(place, dict) else _item(place, part, dotted)
+        if isinstance(place, dict) and place.get(part) is None:
+            place[part] = {}
+        place = place[part] if isinstance(place, dict) else _item(place, part, dotted)
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:

@@ -101,19 +101,37 @@ def digest(inputs: Inputs) -> int:
 
     def add(one: Inputs) -> None:
         if isinstance(one, Mapping):
+            hasher.update(f"dict {len(one)};".encode())
             for key in sorted(one):
-                hasher.update(str(key).encode())
+                hasher.update(f"{key};".encode())
                 add(one[key])
         elif isinstance(one, list | tuple):
+            hasher.update(f"list {len(one)};".encode())
             for part in one:
                 add(part)
+        elif isinstance(one, Tensor):
+            hasher.update(f"{one.dtype} {tuple(one.shape)};".encode())
+            hasher.update(one.contiguous().flatten().view(torch.uint8).numpy().tobytes())
         else:
-            values = np.ascontiguousarray(one)
-            hasher.update(f"{values.dtype}{values.shape}".encode())
+            values = np.asarray(one)
+            if values.dtype == object:
+                raise TypeError(f"{type(one).__name__} has no digest: give tensors, arrays, numbers or texts")
+            hasher.update(f"{values.dtype} {values.shape};".encode())
             hasher.update(values.tobytes())
 
     add(inputs)
     return int.from_bytes(hasher.digest(), "little", signed=True)
+
+
+def attempt(source: MapSource) -> Iterator[tuple[int, Sample | UnreadableError]]:
+    """Yield each row with its sample, or with why it can't be read, whatever the source raises."""
+    for row in range(len(source)):
+        try:
+            yield row, source[row]
+        except UnreadableError as error:
+            yield row, error
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one sample, it is recorded and left out
+            yield row, UnreadableError(f"row {row}", f"{type(error).__name__}: {error}")
 
 
 class Feed(Dataset[Batch]):

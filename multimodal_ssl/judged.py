@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from multimodal_ssl.config import AuditConfig
-from multimodal_ssl.data import Supply, told
-from multimodal_ssl.errors import InputError, UnreadableError
+from multimodal_ssl.data import Supply, attempt, told
+from multimodal_ssl.errors import InputError
 from multimodal_ssl.types import MapSource, PairingSource, Sample
 
 
@@ -71,6 +71,7 @@ class JudgedStream(PairingSource):
     def __iter__(self) -> Iterator[Sample]:
         for sample in self.source:
             factor = self.trust.get(told(self.supplies, self.position, sample.key), 1.0)
+            self.skipped = self.source.skipped
             if factor:
                 yield replace(sample, weight=sample.weight * factor)
         self.skipped = self.source.skipped
@@ -96,11 +97,9 @@ def _factors(
 ) -> tuple[NDArray[np.float64], int]:
     """Return the factor [N] of each row, and how many rows the audit knows."""
     factors, known = np.ones(len(source)), 0
-    for row in range(len(source)):
-        try:
-            key = told(supplies, position, source[row].key)
-        except UnreadableError:
-            continue  # training records it
-        factors[row] = trust.get(key, 1.0)
-        known += key in trust
+    for row, sample in attempt(source):
+        if isinstance(sample, Sample):  # the others are recorded by training
+            key = told(supplies, position, sample.key)
+            factors[row] = trust.get(key, 1.0)
+            known += key in trust
     return factors, known

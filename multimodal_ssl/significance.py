@@ -119,9 +119,10 @@ def wrong_rate(p_values: Floats, groups: NDArray[np.int64], *, resamples: int = 
     rng = np.random.default_rng(seed)
     draws = [rate(np.bincount(rng.integers(size, size=size), minlength=size)) for _ in range(resamples)]
     low, high = np.quantile(draws, (0.025, 0.975))
+    value, least = rate(np.ones(size, np.int64)), LEVELS[0]
     if low == high:
-        low, high = np.array(wilson_interval((p_values > LEVELS[0]).astype(np.float64), groups)) / (1 - LEVELS[0])
-    return Rate(rate(np.ones(size, np.int64)), float(min(1, low)), float(min(1, high)))
+        low, high = np.array(wilson_interval((p_values > least).astype(np.float64), groups)) / (1 - least)
+    return Rate(value, float(min(low, value)), float(min(1, max(high, value))))
 
 
 def local_false_discovery_rate(p_values: Floats, rate: float) -> Floats:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal_ssl.data import hash64
+from multimodal_ssl.data import attempt, hash64
 from multimodal_ssl.errors import InputError, UnreadableError
 from multimodal_ssl.types import MapSource, PairingSource, Sample
 
@@ -36,14 +36,8 @@ def folds_of(source: PairingSource, folds: int) -> NDArray[np.int64]:
     """
     if not isinstance(source, MapSource):
         raise InputError(f"{type(source).__name__} has no random access to part it by: write it to a table first")
-    names = []
-    for row in range(len(source)):
-        try:
-            sample = source[row]
-        except UnreadableError as error:
-            names.append(error.key)
-        else:
-            names.append(sample.group or sample.key)
+    found = (one for _, one in attempt(source))
+    names = [one.key if isinstance(one, UnreadableError) else one.group or one.key for one in found]
     return fold_of(names, folds)
 
 

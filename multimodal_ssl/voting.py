@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal_ssl.data import Supply, digest
-from multimodal_ssl.errors import InputError, UnreadableError
+from multimodal_ssl.data import Supply, attempt, digest
+from multimodal_ssl.errors import InputError
 from multimodal_ssl.types import MapSource, Sample
 
 PRIOR = (7.0, 3.0)  # a source is as if seen right in 7 of 10 cases before: it decides where nothing overlaps
@@ -160,14 +160,12 @@ class Voted(MapSource):
 def _read(source: MapSource, names: Collection[str], skipped: list[tuple[str, str]]) -> list[tuple[str, int, int]]:
     """Return key, digest of the items and row of each sample that can be read; add to skipped what can't."""
     found = []
-    for row in range(len(source)):
-        try:
-            sample = source[row]
-        except UnreadableError as error:
-            skipped.append((error.key, error.reason))
-            continue
-        items = {name: _plain(item) for name, item in sample.items.items() if name in names}
-        found.append((sample.key, digest(items), row))
+    for row, sample in attempt(source):
+        if isinstance(sample, Sample):
+            items = {name: _plain(item) for name, item in sample.items.items() if name in names}
+            found.append((sample.key, digest(items), row))
+        else:
+            skipped.append((sample.key, sample.reason))
     skipped += source.skipped
     return found
 

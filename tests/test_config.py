@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from multimodal_ssl import Config, InputError, UnreadableError, load_config
-from multimodal_ssl.config import dump_config, parse_config
+from multimodal_ssl.config import AuditConfig, dump_config, parse_config
 from multimodal_ssl.errors import nearest
 
 SMALL = """
@@ -367,3 +367,10 @@ def test_an_unreadable_error_comes_back_whole_from_a_worker_process() -> None:
 def test_an_input_error_is_a_value_error_and_an_unreadable_one_is_not() -> None:
     assert issubclass(InputError, ValueError)
     assert not issubclass(UnreadableError, ValueError | OSError)
+
+
+def test_what_is_null_in_a_config_can_be_overridden_below(tmp_path: Path) -> None:
+    values = {"run": "x", "sources": ["a"], "encoders": {"a": "b"}, "train": {"steps": 3}, "audit": None}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
+    audit = load_config(tmp_path / "c.yaml", ["audit.path=x.parquet"]).audit
+    assert audit == AuditConfig(path=Path("x.parquet"))

@@ -249,3 +249,19 @@ def test_traits_and_metadata_are_told_only_if_asked_for() -> None:
     (batch,) = read(Numbers(8), stop=1)
     assert batch.traits == {}
     assert batch.metadata == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (torch.tensor(1.0), torch.tensor([1.0])),
+        ([[1.0], [2.0, 3.0]], [[1.0, 2.0], [3.0]]),
+        ([], {}),
+    ],
+)
+def test_a_digest_tells_structures_apart(one: Any, other: Any) -> None:
+    assert digest(one) != digest(other)
+
+
+def test_a_digest_takes_any_type_of_tensor() -> None:
+    assert digest(torch.ones(3).bfloat16()) != digest(torch.zeros(3).bfloat16())

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from torch import Tensor
 
-from multimodal_ssl import InputError, Objective, PairingSource, objectives
+from multimodal_ssl import InputError, Objective, PairingSource, Sample, objectives
 from multimodal_ssl.config import AuditConfig, load_config, parse_config
 from multimodal_ssl.data import Supply, hash64
 from multimodal_ssl.judged import judge
@@ -234,3 +234,25 @@ def test_a_mistake_in_the_audit_of_a_config_names_the_key(values: dict[str, Any]
     rest = {"run": "x", "sources": ["a"], "encoders": {"a": "b"}, "train": {"steps": 1}}
     with pytest.raises(InputError, match=message):
         parse_config({**rest, "audit": values})
+
+
+def test_what_a_stream_skips_is_told_at_once(tmp_path: Path) -> None:
+    (source,) = judged(tmp_path, {"1": 1.0}, Stream(Numbers(9, broken={2})))
+    samples = iter(source)
+    for _ in range(3):
+        next(samples)
+    assert source.skipped == [("line 2", "broken")]
+
+
+class Torn(Numbers):
+    def __getitem__(self, index: int) -> Sample:
+        if index == 7:
+            raise OSError("disk")
+        return super().__getitem__(index)
+
+
+def test_a_sample_whose_source_stumbles_costs_only_that_sample(tmp_path: Path) -> None:
+    """It stays where it is: training records it."""
+    (source,) = judged(tmp_path, {"1": 1.0}, Torn(9))
+    assert isinstance(source, MapSource)
+    assert len(source) == 8

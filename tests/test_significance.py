@@ -195,3 +195,10 @@ def test_the_interval_holds_a_small_rate_nearly_always() -> None:
         found = wrong_rate(p_values, np.arange(400), seed=seed)
         held += found.low <= 0.02 <= found.high
     assert held >= 88
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_interval_holds_the_value_that_it_is_of(seed: int) -> None:
+    a, b, _ = pairs(150, 0, seed=seed)
+    found = wrong_rate(rank_p_values(a, b, np.arange(150), strangers=1000, seed=1), np.arange(150))
+    assert found.low <= found.value + 1e-9 <= found.high
