@@ -81,8 +81,11 @@ def plot(results: dict[str, list[dict[str, Any]]]) -> None:
     figure = Figure(figsize=(4.5 * len(results), 3.6), layout="constrained")
     for axes, (name, cells) in zip(figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True):
         for what in ("oracle", "acl-refined", "acl", "gce", "info-nce"):
-            noises = sorted({cell["noise"] for cell in cells if cell["what"] == what})
-            axes.plot(noises, [mean(recalls(cells, what, one).values()) for one in noises], marker="o", label=what)
+            points = {cell["noise"]: recalls(cells, what, cell["noise"]) for cell in cells if cell["what"] == what}
+            if what == "oracle":  # without noise it is InfoNCE
+                points[0] = recalls(cells, "info-nce", 0)
+            noises = sorted(noise for noise, found in points.items() if found)
+            axes.plot(noises, [mean(points[noise].values()) for noise in noises], marker="o", label=what)
         axes.set(title=name, xlabel="share of mismatched pairs", ylabel="R@1", ylim=(0, None))
         axes.legend(fontsize=8)
     figure.savefig(ROOT / "docs" / "noise-recall.png", dpi=100)

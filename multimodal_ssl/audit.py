@@ -227,7 +227,7 @@ def _judge(
         suggestions[rows] = _best_partners(a, view.b)
     gross, near_rate = (wrong_rate(one, groups, seed=seed) for one in (p_values, near))
     probability = local_false_discovery_rate(p_values, gross.value)
-    alike = local_false_discovery_rate(near, near_rate.value)
+    alike = _of_known(near, groups, seed)
     exact = reasons.repeated(keys, *seen[0].traits)
     near_ones = reasons.nearly_repeated(keys, seen[0].a, seen[0].b, groups)
     why = reasons.merge(
@@ -264,7 +264,7 @@ def _of_known(p_values: Floats, groups: NDArray[np.int64], seed: int) -> Floats:
     probability = np.full(len(p_values), np.nan)
     known = np.flatnonzero(np.isfinite(p_values))
     rate = wrong_rate(p_values[known], groups[known], resamples=1, seed=seed).value if len(known) else 1.0
-    if rate < LIKELY:  # else the members of a group are not alike at all
+    if rate < LIKELY:  # else the models can't tell: neighbours are all alike, or the members of a group are not
         probability[known] = local_false_discovery_rate(p_values[known], rate)
     return probability
 

@@ -17,7 +17,8 @@ from multimodal_ssl.errors import InputError
 from multimodal_ssl.metrics import wilson_interval
 
 Floats = NDArray[np.float64]
-LEVELS = np.arange(0.3, 0.91, 0.05)  # p-values above are those of wrong pairs, nearly all
+LEVELS = np.arange(0.5, 0.96, 0.05)  # p-values above are those of wrong pairs, nearly all
+ENOUGH = 200  # p-values above a level, were all pairs wrong
 
 
 class Rate(NamedTuple):
@@ -104,25 +105,29 @@ def group_p_values(
 
 
 def wrong_rate(p_values: Floats, groups: NDArray[np.int64], *, resamples: int = 200, seed: int = 0) -> Rate:
-    """Return the share of uniform p-values (Storey 2002, eq. 6, the median over levels).
+    """Return the share of uniform p-values: of those above a level, over what it leaves (Storey 2002, eq. 6).
 
-    The interval is a bootstrap over groups; where that has no width, because no p-value is large, Wilson's.
+    Low levels count right pairs that a weak model can't tell, high ones hardly any pairs at all: the level is the one
+    of least mean squared error, the truth being taken for the lower quartile over levels (as Storey, Taylor and
+    Siegmund 2004, section 6, take the minimum). The interval is a bootstrap over groups at this level; where that has
+    no width, because no p-value is as large, its end is the least of Wilson's upper bounds over levels.
     """
+    levels = LEVELS[: max(1, int(((1 - LEVELS) * len(p_values) >= ENOUGH).sum()))]
+    shares = np.array([(p_values > level).mean() for level in levels])
+    rates = shares / (1 - levels)
+    error = shares * (1 - shares) / len(p_values) / (1 - levels) ** 2 + (rates - np.quantile(rates, 0.25)) ** 2
+    chosen = int(error.argmin())
+    value, level = float(rates[chosen]), levels[chosen]
     _, which = np.unique(groups, return_inverse=True)
     size = int(which.max()) + 1
-    above = np.stack([np.bincount(which, p_values > level, size) for level in LEVELS], 1)  # [groups, levels]
-    counts = np.bincount(which, minlength=size)
-
-    def rate(times: NDArray[np.int64]) -> float:
-        return float(min(1.0, np.median(times @ above / (times @ counts) / (1 - LEVELS))))
-
+    above, counts = np.bincount(which, p_values > level, size), np.bincount(which, minlength=size)
     rng = np.random.default_rng(seed)
-    draws = [rate(np.bincount(rng.integers(size, size=size), minlength=size)) for _ in range(resamples)]
-    low, high = np.quantile(draws, (0.025, 0.975))
-    value, least = rate(np.ones(size, np.int64)), LEVELS[0]
+    draws = [np.bincount(rng.integers(size, size=size), minlength=size) for _ in range(resamples)]
+    low, high = np.quantile([times @ above / (times @ counts) for times in draws], (0.025, 0.975)) / (1 - level)
     if low == high:
-        low, high = np.array(wilson_interval((p_values > least).astype(np.float64), groups)) / (1 - least)
-    return Rate(value, float(min(low, value)), float(min(1, max(high, value))))
+        wilson = [wilson_interval((p_values > one).astype(np.float64), groups)[1] / (1 - one) for one in levels]
+        high = min(wilson)
+    return Rate(min(1.0, value), float(min(1, value, low)), float(min(1, max(value, high))))
 
 
 def local_false_discovery_rate(p_values: Floats, rate: float) -> Floats:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from multimodal_ssl import InputError
 from multimodal_ssl.significance import (
+    LEVELS,
     decreasing_density,
     group_p_values,
     local_false_discovery_rate,
@@ -154,11 +155,12 @@ def test_where_no_p_value_is_large_there_may_be_as_many_wrong_pairs_as_chance_co
     assert found.value == 0
     assert found.low == pytest.approx(0, abs=1e-9)
     exact = 1 - 0.025 ** (1 / count)  # Clopper and Pearson 1934
-    assert found.high == pytest.approx(exact / 0.7, rel=0.1), "of the wrong ones 70 % are above the lowest level"
+    assert found.high == pytest.approx(exact / (1 - LEVELS[0]), rel=0.1), "so many of the wrong ones are above"
     # Were so many wrong, their uniform p-values would hardly ever all be small; were half as many, they would at times.
     draws = np.random.default_rng(count).random((4000, count, 2)).astype(np.float32)
     hidden, often = (
-        ((draws[..., 0] >= share) | (draws[..., 1] <= 0.3)).all(1).mean() for share in (found.high, found.high / 2)
+        ((draws[..., 0] >= share) | (draws[..., 1] <= LEVELS[0])).all(1).mean()
+        for share in (found.high, found.high / 2)
     )
     assert 0.01 < hidden < 0.035
     assert often > 0.1
@@ -202,3 +204,12 @@ def test_the_interval_holds_the_value_that_it_is_of(seed: int) -> None:
     a, b, _ = pairs(150, 0, seed=seed)
     found = wrong_rate(rank_p_values(a, b, np.arange(150), strangers=1000, seed=1), np.arange(150))
     assert found.low <= found.value + 1e-9 <= found.high
+
+
+def test_right_pairs_that_a_weak_model_can_not_tell_are_not_all_taken_for_wrong() -> None:
+    """Their p-values are not small, but fewer and fewer are large; those of wrong ones are as many everywhere."""
+    rng = np.random.default_rng(3)
+    p_values = np.concatenate([rng.random(2000), rng.beta(0.5, 3, 18_000)])
+    found = wrong_rate(p_values, np.arange(20_000))
+    assert found.value == pytest.approx(0.1, abs=0.03)
+    assert (p_values > 0.5).mean() / 0.5 > 0.18, "what the lowest level says"
