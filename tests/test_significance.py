@@ -159,8 +159,7 @@ def test_where_no_p_value_is_large_there_may_be_as_many_wrong_pairs_as_chance_co
     # Were so many wrong, their uniform p-values would hardly ever all be small; were half as many, they would at times.
     draws = np.random.default_rng(count).random((4000, count, 2)).astype(np.float32)
     hidden, often = (
-        ((draws[..., 0] >= one) | (draws[..., 1] <= LEVELS[0])).all(1).mean()
-        for share in (found.high, found.high / 2)
+        ((draws[..., 0] >= one) | (draws[..., 1] <= LEVELS[0])).all(1).mean() for one in (found.high, found.high / 2)
     )
     assert 0.01 < hidden < 0.035
     assert often > 0.1
