@@ -109,7 +109,7 @@ class TrainConfig(Strict):
         batch: samples a step, over all processes.
         warmup: share of the steps in which the learning rate rises; it then falls to 0 on a cosine.
         clip: the largest norm of the gradient.
-        precision: ``auto`` is bf16 where the hardware multiplies it faster (CUDA, AMX), else fp32.
+        precision: ``auto`` is bf16 where the hardware multiplies it faster (CUDA, AMX, AVX512-BF16), else fp32.
         workers: processes that read and prepare; 0 does it in the training process.
         threads: of torch, for the same bits on the same machine; None leaves torch's own choice.
         checkpoint_every: steps between checkpoints; 0 keeps only the last step's.

@@ -166,8 +166,10 @@ def test_auto_precision_is_bf16_where_the_hardware_has_it(has: bool, monkeypatch
     assert uses_bf16("bf16")
     assert not uses_bf16("fp32")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has)
-    assert uses_bf16("auto") is has
+    for kind in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        for other in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+            monkeypatch.setattr(torch.cpu, other, lambda kind=kind, other=other: has and kind == other)
+        assert uses_bf16("auto") is has
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has)
     assert uses_bf16("auto") is has
