@@ -57,8 +57,9 @@ def files(request, tmp_path_factory):
     name = mmssl_open_clip.loading._register(str(path))
     torch.manual_seed(1)
     model = open_clip.create_model(name)
-    for parameter in model.parameters():  # some begin as zeros
-        torch.nn.init.normal_(parameter, std=0.1)
+    for parameter in model.parameters():
+        if not parameter.any():  # norms that begin as zeros would hide what is before them
+            torch.nn.init.normal_(parameter, std=0.1)
     save_file(model.state_dict(), folder / "weights.safetensors")
     return str(path), str(folder / "weights.safetensors")
 
@@ -240,6 +241,7 @@ def folder(request, tmp_path):
 @torch.no_grad()
 def test_a_local_folder_brings_weights_preprocessing_and_tokenizer(folder, no_hub):
     model, preprocess = open_clip.create_model_from_pretrained(folder)
+    model.requires_grad_(False)  # as ours: on some CPUs torch takes other kernels, whose last bits differ
     image, text = image_encoder(folder, frozen=True), text_encoder(folder, frozen=True)
     pixels = torch.stack([preprocess(one) for one in pictures()])
     assert torch.equal(
