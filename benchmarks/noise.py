@@ -5,7 +5,7 @@ python benchmarks/noise.py icons --data DATA --noise 0 0.2 0.4 0.6 0.8 --seeds 0
 python benchmarks/noise.py glyphs --cost
 
 Beside the objectives: `acl-refined` trains twice (trust.refine), `oracle` is InfoNCE on the clean pairs, `oracle-long`
-so for twice the epochs, `audit` judges all pairs by cross-fitting, `audited` is InfoNCE on what that audit leaves. What
+so for twice the epochs, `audit` judges all pairs, `audited` is InfoNCE on what that audit leaves. What
 results/noise/NAME.json has is not measured again.
 """
 
@@ -97,7 +97,7 @@ def score(config: Config, binder: Binder, *, noisy: bool, what: str) -> dict[str
 
 
 def judge(config: Config) -> dict[str, Any]:
-    """Audit, and return how well it tells the mismatched: the rate, calibration, precision at the top, suggestions."""
+    """Audit, and return how well it tells the mismatched: the rate, calibration, precision at the top, what drops."""
     found = audit(config, config.run)
     found.save(config.run)
     _, source = noisy_source(config)
@@ -111,7 +111,7 @@ def judge(config: Config) -> dict[str, Any]:
         "rate_interval": [rate.gross.low, rate.gross.high],
         "any_upper": rate.any_upper,
         "calibration_error": calibration_error(p_mismatch, wrong),
-        "pairs": len(rows),
+        "samples": len(rows),
     }
     if wrong.any():
         figures["auroc"] = auroc(np.array([row["p_value"] for row in rows]), wrong)

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from multimodal_ssl.audit import Audit, PairRate
+from multimodal_ssl.audit import Audit
 from multimodal_ssl.config import Config
 from multimodal_ssl.data import Supply, previews_of, told
 from multimodal_ssl.files import write_text
 from multimodal_ssl.pipeline import open_training
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.types import Preview
+from multimodal_ssl.verdict import Rates
 
 BINS = 50
 LISTED = 1000  # unreadable samples
@@ -35,18 +36,18 @@ svg { width: 100%; height: 160px; } rect { fill: #3b82f6; } line { stroke: #dc26
 
 
 def write_page(path: Path, audit: Audit, config: Config, *, top: int, catalog: Catalog | None = None) -> None:
-    """Write the page with the `top` worst pairs of each two modalities."""
+    """Write the page with the `top` worst samples of the same items."""
     catalog = catalog or Catalog.discover()
     supplies, _ = open_training(config, catalog)
     everything = audit.table.to_pylist()
     body = []
     for rate in audit.rates:
-        rows = [one for one in everything if (one["first"], one["second"]) == (rate.first, rate.second)]
+        rows = [one for one in everything if one["items"] == ", ".join(rate.items)]
         wanted = {row[field] for row in rows[:top] for field in ("key", "suggestion")}
-        seen = _see(supplies, (rate.first, rate.second), wanted, catalog)
+        seen = _see(supplies, rate.items, wanted, catalog)
         body.append(
             _rates(rate)
-            + _histogram([row["p_value"] for row in rows], rate)
+            + _histogram([row["p_value"] for row in rows if row["p_value"] is not None], rate)
             + _parts(rate)
             + _suspects(rate, rows[:top], seen)
         )
@@ -63,7 +64,7 @@ def write_page(path: Path, audit: Audit, config: Config, *, top: int, catalog: C
 
 
 def _see(
-    supplies: Sequence[Supply], names: tuple[str, str], keys: Collection[str], catalog: Catalog
+    supplies: Sequence[Supply], names: Sequence[str], keys: Collection[str], catalog: Catalog
 ) -> dict[str, dict[str, Preview]]:
     """Return what a person sees of the items of these samples, by key and name."""
     found: dict[str, dict[str, Preview]] = {}
@@ -77,7 +78,7 @@ def _see(
     return found
 
 
-def _rates(rate: PairRate) -> str:
+def _rates(rate: Rates) -> str:
     cuts = "".join(
         f'<tr><td class="number">{cut}<td class="number">{above:,}<td class="number">{wrong:,.0f}'
         f'<td class="number">{wrong / max(above, 1):.2f}'
@@ -86,20 +87,20 @@ def _rates(rate: PairRate) -> str:
     notes = "".join(f'<p class="note">{escape(note)}.' for note in rate.notes)
     kinds = "".join(f'<tr><td>{escape(kind)}<td class="number">{count:,}' for kind, count in rate.reasons.items())
     return (
-        f"<h2>{escape(rate.first)} and {escape(rate.second)}</h2>{notes}"
-        f"<p>{rate.pairs:,} pairs, <b>{rate.gross.value:.1%}</b> of them mismatched "
-        f"(95 %: {rate.gross.low:.1%} to {rate.gross.high:.1%}): their partner might be anybody's. Counting partners "
-        f"that only resemble the right one, at most {rate.any_upper:.1%}.</p>"
-        '<table><tr><th class="number">p(mismatch) from<th class="number">pairs'
+        f"<h2>{escape(', '.join(rate.items))}</h2>{notes}"
+        f"<p>{rate.samples:,} samples, <b>{rate.gross.value:.1%}</b> of them mismatched "
+        f"(95 %: {rate.gross.low:.1%} to {rate.gross.high:.1%}): an item might be anybody's. Counting items that only "
+        f"resemble the right one, about {rate.any_upper:.1%} at most.</p>"
+        '<table><tr><th class="number">p(mismatch) from<th class="number">samples'
         f'<th class="number">wrong, expected<th class="number">precision</tr>{cuts}</table>'
-        f'<table><tr><th>what is wrong<th class="number">pairs</tr>{kinds}</table>'
+        f'<table><tr><th>what is wrong<th class="number">samples</tr>{kinds}</table>'
     )
 
 
-def _parts(rate: PairRate) -> str:
+def _parts(rate: Rates) -> str:
     """Return a table of the rates by source and metadata, with a bar each."""
     lines = "".join(
-        f'<tr><td>{escape(part.column)}<td>{escape(part.value)}<td class="number">{part.pairs:,}'
+        f'<tr><td>{escape(part.column)}<td>{escape(part.value)}<td class="number">{part.samples:,}'
         f'<td class="number">{part.gross.value:.1%}<td class="number">{part.gross.low:.1%} to {part.gross.high:.1%}'
         f'<td><meter max="1" value="{part.gross.value:.4f}"></meter>'
         for part in rate.parts
@@ -107,44 +108,46 @@ def _parts(rate: PairRate) -> str:
     if not lines:
         return ""
     return (
-        '<h3>Where they come from</h3><div class="scroll"><table><tr><th>column<th>value<th class="number">pairs'
+        '<h3>Where they come from</h3><div class="scroll"><table><tr><th>column<th>value<th class="number">samples'
         f'<th class="number">mismatched<th class="number">95 %<th></tr>{lines}</table></div>'
     )
 
 
-def _histogram(p_values: Sequence[float], rate: PairRate) -> str:
+def _histogram(p_values: Sequence[float], rate: Rates) -> str:
     """Return the histogram of p-values; wrong pairs are spread evenly, up to the line."""
     counts = np.histogram(p_values, bins=BINS, range=(0, 1))[0]
     heights = np.sqrt(counts / max(1, counts.max()))  # so that the wrong ones are seen beside the right ones
     bars = "".join(
         f'<rect x="{10 * i}" y="{100 * (1 - height):.1f}" width="9" height="{100 * height:.1f}">'
-        f"<title>{i / BINS:.2f} to {(i + 1) / BINS:.2f}: {count:,} pairs</title></rect>"
+        f"<title>{i / BINS:.2f} to {(i + 1) / BINS:.2f}: {count:,} samples</title></rect>"
         for i, (height, count) in enumerate(zip(heights, counts, strict=True))
     )
     level = 100 * (1 - np.sqrt(rate.gross.value * len(p_values) / BINS / max(1, counts.max())))
     return (
         f'<svg viewBox="0 0 {10 * BINS} 100" preserveAspectRatio="none" role="img" aria-label="histogram of p-values">'
         f'{bars}<line x1="0" x2="{10 * BINS}" y1="{level:.1f}" y2="{level:.1f}"/></svg>'
-        "<p>p-values from 0 to 1 (height: root of the count). Right pairs stand at the left; wrong ones are spread "
+        "<p>p-values from 0 to 1 (height: root of the count). Right samples stand at the left; wrong ones are spread "
         "evenly, up to the line.</p>"
     )
 
 
-def _suspects(rate: PairRate, rows: Sequence[Mapping[str, Any]], seen: Mapping[str, Mapping[str, Preview]]) -> str:
+def _suspects(rate: Rates, rows: Sequence[Mapping[str, Any]], seen: Mapping[str, Mapping[str, Preview]]) -> str:
     lines = []
     for row in rows:
         own, better = seen.get(row["key"], {}), seen.get(row["suggestion"], {})
+        odd = row["odd"] or rate.items[-1]
+        figures = "" if row["p_value"] is None else f"{row['p_mismatch']:.3f}<br><code>p {row['p_value']:.3f}</code>"
+        items = "".join(f"<td>{_show(own.get(name))}" for name in rate.items)
         lines.append(
-            f'<tr><td class="number">{row["p_mismatch"]:.3f}<br><code>p {row["p_value"]:.3f}</code>'
-            f"<td>{_show(own.get(rate.first))}<br><code>{escape(row['key'])}</code><td>{_show(own.get(rate.second))}"
-            f"<td>{_show(better.get(rate.second))}<br><code>{escape(row['suggestion'])}</code>"
+            f'<tr><td class="number">{figures}{items}<td>{_show(better.get(odd))}'
             f"<td>{escape(', '.join(row['reasons']))}"
+            f"<br><code>{escape(row['key'])}<br>{escape(row['suggestion'])}</code>"
         )
+    heads = "".join(f"<th>{escape(name)}" for name in rate.items)
+    last = f"{escape(rate.items[-1])} that would fit best" if len(rate.items) == 2 else "would fit best"
     return (
-        f'<h3>The {len(rows):,} worst</h3><div class="scroll"><table><tr><th class="number">p(mismatch)'
-        f"<th>{escape(rate.first)}<th>{escape(rate.second)}<th>{escape(rate.second)} that would fit best"
-        "<th>what is wrong</tr>"
-        f"{''.join(lines)}</table></div>"
+        f'<h3>The {len(rows):,} worst</h3><div class="scroll"><table><tr><th class="number">p(mismatch){heads}'
+        f"<th>{last}<th>what is wrong, key, key of what would fit</tr>{''.join(lines)}</table></div>"
     )
 
 

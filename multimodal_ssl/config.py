@@ -58,18 +58,20 @@ class CorruptConfig(Strict):
     seed: int = Field(0, ge=0)
 
 
-class FoldConfig(Strict):
-    """A part of a source; groups stay together.
+class DecoyConfig(Strict):
+    """Decoys of an audit: samples whose partners were exchanged, so that it is known how mismatched ones fare.
+
+    Each sample belongs to one of the judges. Part of a judge's own samples are decoys to all the others.
 
     Attributes:
-        of: number of folds.
-        index: the fold that is meant.
-        out: whether it is left out, or all others are.
+        judges: number of runs that judge.
+        judge: which of them this run is.
+        share: share of the samples of a judge that are decoys to the others.
     """
 
-    of: int = Field(ge=2)
-    index: int = Field(ge=0)
-    out: bool = True
+    judges: int = Field(ge=2)
+    judge: int = Field(ge=0)
+    share: float = Field(gt=0, le=0.5)
 
 
 class SourceConfig(PluginConfig):
@@ -79,13 +81,11 @@ class SourceConfig(PluginConfig):
         use: names of the items to use; all that the source has, if not given.
         share: share of the batches, relative to the other sources.
         corrupt: noise to plant.
-        fold: the part of it to use.
     """
 
     use: tuple[str, ...] | None = None
     share: float = Field(1.0, gt=0)
     corrupt: CorruptConfig | None = None
-    fold: FoldConfig | None = None
 
     @field_validator("use")
     @classmethod
@@ -142,7 +142,7 @@ class TrustConfig(Strict):
 
     Attributes:
         weigh: whether it does; None leaves it to the objective: ``acl`` asks for it.
-        momentum: of the running mean over the visits of a sample.
+        momentum: of the running geometric mean over the visits of a sample.
         warmup: visits of a sample before its trust weighs.
         full: share of the top trust that is enough for the whole weight; it rises to that from 0 during training.
         floor: a weight below it counts as 0.
@@ -150,7 +150,7 @@ class TrustConfig(Strict):
     """
 
     weigh: bool | None = None
-    momentum: float = Field(default=0.8, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     warmup: int = Field(default=2, ge=0)
     full: float = Field(default=0.5, ge=0, le=1)
     floor: float = Field(default=0.1, ge=0, lt=1)
@@ -181,6 +181,7 @@ class Config(Strict):
         encoders: name of the items -> encoder.
         vote: whether sources of the same items are voices on the same keys, trusted as far as they agree.
         audit: what to do with what an audit of the sources found.
+        decoys: samples to mismatch in a run that is to judge the others: `mmssl audit` sets it.
     """
 
     run: Path
@@ -192,6 +193,7 @@ class Config(Strict):
     trust: TrustConfig = TrustConfig()
     vote: bool = False
     audit: AuditConfig | None = None
+    decoys: DecoyConfig | None = None
     binder: BinderConfig = Field(default_factory=BinderConfig)
     train: TrainConfig
 
@@ -284,6 +286,7 @@ def _explain(error: dict[str, Any]) -> str:
         "binder": BinderConfig,
         "trust": TrustConfig,
         "audit": AuditConfig,
+        "decoys": DecoyConfig,
     }
     known = models.get(str(error["loc"][0]), Config).model_fields
     return f"unknown key {where}: {nearest(str(error['loc'][-1]), known)}"

@@ -86,6 +86,7 @@ class Corrupted(MapSource):
             groups.append(sample.group or f"row {row}")
             texts.append(sample.items[self.item])
         group = np.array(groups)
+        origin = None
         if config.kind == "near":
             if not all(isinstance(text, str) for text in texts):
                 raise InputError(f"corrupt: near needs texts to order, and {self.item!r} is none: set corrupt.item")
@@ -93,13 +94,27 @@ class Corrupted(MapSource):
             shift = int(np.unique(group, return_counts=True)[1].max())  # past the samples of one group
             origin = np.empty(len(rows), np.int64)
             origin[order] = np.roll(order, -shift)
-        else:
-            origin = rng.permutation(len(rows))
-        for _ in range(ROUNDS):
-            stuck = np.flatnonzero(group[origin] == group)
-            if not len(stuck):
-                return rows[origin]
-            partners = rng.choice(len(rows), len(stuck))
-            for one, other in zip(stuck, partners, strict=True):
-                origin[[one, other]] = origin[[other, one]]
-        raise InputError(f"corrupt: {len(rows)} samples of {len(set(groups))} groups can't all exchange {self.item!r}")
+        origin = exchange(group, rng, origin)
+        if origin is None:
+            raise InputError(
+                f"corrupt: {len(rows)} samples of {len(set(groups))} groups can't all exchange {self.item!r}"
+            )
+        return rows[origin]
+
+
+def exchange(
+    group: NDArray[np.generic], rng: np.random.Generator, origin: NDArray[np.int64] | None = None
+) -> NDArray[np.int64] | None:
+    """Return a permutation [N] in which nobody gets a place of its own group [N], or None if none was found.
+
+    It is drawn at random, or is the one given with as few changes as it takes.
+    """
+    origin = rng.permutation(len(group)) if origin is None else origin
+    for _ in range(ROUNDS):
+        stuck = np.flatnonzero(group[origin] == group)
+        if not len(stuck):
+            return origin
+        partners = rng.choice(len(group), len(stuck))
+        for one, other in zip(stuck, partners, strict=True):
+            origin[[one, other]] = origin[[other, one]]
+    return None

@@ -88,6 +88,11 @@ def hash64(names: Iterable[str]) -> NDArray[np.int64]:
     return np.frombuffer(bytearray().join(digests), dtype=np.int64)
 
 
+def draw(names: Iterable[str]) -> NDArray[np.float64]:
+    """Return a number in [0, 1) for each name, as if drawn at random: the same in every process and run."""
+    return (hash64(names).astype(np.uint64) >> np.uint64(11)).astype(np.float64) / (1 << 53)
+
+
 class Traits(NamedTuple):
     """What is told of one item: the digest of what its encoder takes, and what its encoder counts of it."""
 

@@ -20,6 +20,7 @@ from multimodal_ssl.checkpoint import load_tensors, save_tensors
 from multimodal_ssl.config import Config, SourceConfig, dump_config, load_config
 from multimodal_ssl.corrupt import Corrupted
 from multimodal_ssl.data import Supply, hash64, raw_items
+from multimodal_ssl.decoys import plant
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.files import write_text
@@ -29,7 +30,7 @@ from multimodal_ssl.metrics import retrieval
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.report import Direction, save_card
-from multimodal_ssl.subset import Subset, folds_of
+from multimodal_ssl.subset import Subset
 from multimodal_ssl.training import Learner, count_steps, train
 from multimodal_ssl.trust import Trust
 from multimodal_ssl.voting import Voice
@@ -51,6 +52,8 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     supplies, voices = open_training(config, catalog)
     if config.audit:
         supplies = judge(supplies, config.audit)
+    if config.decoys:
+        supplies = plant(supplies, config.decoys, config.seed)
     pairs = trained_pairs(supplies)
     plan = Plan(supplies, batch=config.train.batch, seed=config.seed)
     count_steps(plan, config.train)
@@ -171,9 +174,6 @@ def open_supplies(configs: Sequence[SourceConfig], catalog: Catalog) -> list[Sup
             source = Corrupted(source, config.corrupt, names)
             if config.corrupt.drop:
                 source = Subset(source, np.flatnonzero(~source.mismatched))
-        if config.fold:
-            is_meant = folds_of(source, config.fold.of) == config.fold.index
-            source = Subset(source, np.flatnonzero(is_meant != config.fold.out))
         supplies.append(Supply(source, names, config.share))
     return supplies
 

@@ -1,4 +1,4 @@
-"""What else is wrong with pairs: they repeat, share an item with many, were cut, do not fit their group."""
+"""What else is wrong with samples: they repeat, share an item with many, were cut, do not fit their group."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from numpy.typing import NDArray
 from multimodal_ssl.data import Traits
 
 MANY = 10  # groups that share one item
-NEAR = 0.99  # cosine, in both modalities, from which two pairs of different groups are near duplicates
+NEAR = 0.99  # cosine, in all modalities, from which two samples of different groups are near duplicates
 
 Reasons = list[list[str]]
 
 
-def repeated(keys: Sequence[str], first: Sequence[Traits], second: Sequence[Traits]) -> Reasons:
-    """Return of each pair the one before it that its encoders can't tell from it."""
-    seen: dict[tuple[int, int], str] = {}
+def repeated(keys: Sequence[str], traits: Sequence[Sequence[Traits]]) -> Reasons:
+    """Return of each sample the one before it that its encoders can't tell from it; traits: of each item [N]."""
+    seen: dict[tuple[int, ...], str] = {}
     found: Reasons = []
-    for key, one, other in zip(keys, first, second, strict=True):
-        before = seen.setdefault((one.digest, other.digest), key)
+    for key, items in zip(keys, zip(*traits, strict=True), strict=True):
+        before = seen.setdefault(tuple(one.digest for one in items), key)
         found.append([] if before == key else [f"duplicate of {before}"])
     return found
 
 
-def nearly_repeated(
-    keys: Sequence[str], a: NDArray[np.float32], b: NDArray[np.float32], groups: NDArray[np.int64]
-) -> Reasons:
-    """Return of each pair of unit vectors a, b [N, D] the nearest one of another group, if it is as good as the same.
+def nearly_repeated(keys: Sequence[str], views: Sequence[NDArray[np.float32]], groups: NDArray[np.int64]) -> Reasons:
+    """Return of each sample the nearest one of another group, if in all views [N, D] it is as good as the same.
 
-    Only the few nearest are looked at: a pair among many of its own group may be missed.
+    Only the few nearest are looked at: a sample among many of its own group may be missed.
     """
     import faiss
 
-    joint = np.concatenate([a, b], 1) / np.sqrt(2, dtype=np.float32)
+    joint = np.concatenate(views, 1) / np.sqrt(len(views), dtype=np.float32)
     index = faiss.IndexFlatIP(joint.shape[1])
     index.add(joint)
     near = index.search(joint, min(8, len(keys)))[1]
     found: Reasons = [[] for _ in keys]
     for column in near.T[::-1]:  # the nearest comes last and stays
-        same = ((a * a[column]).sum(1) >= NEAR) & ((b * b[column]).sum(1) >= NEAR) & (groups != groups[column])
+        same = groups != groups[column]
+        for view in views:
+            same &= (view * view[column]).sum(1) >= NEAR
         for row in np.flatnonzero(same):
             found[row] = [f"near duplicate of {keys[column[row]]}"]
     return found
@@ -67,12 +67,12 @@ def quarrelling(name: str, probability: NDArray[np.float64], least: float) -> Re
 
 
 def merge(parts: Sequence[Reasons]) -> Reasons:
-    """Return all reasons of each pair."""
+    """Return all reasons of each sample."""
     return [[reason for part in row for reason in part] for row in zip(*parts, strict=True)]
 
 
 def count(reasons: Sequence[Sequence[str]]) -> Mapping[str, int]:
-    """Return how many pairs have each kind of reason, numbers and keys left out."""
+    """Return how many samples have each kind of reason, numbers and keys left out."""
     kinds: dict[str, int] = defaultdict(int)
     for row in reasons:
         for kind in {_kind(reason) for reason in row}:

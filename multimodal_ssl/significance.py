@@ -1,4 +1,4 @@
-"""Which pairs are wrong: the rank of the partner among strangers as a p-value, and what p-values tell together.
+"""Which pairs are wrong: the rank of a pair among known mismatches as a p-value, and what p-values tell together.
 
 A wrong partner is a stranger itself, so that its p-value is uniform in [0, 1]; that of a right one is small. The rate
 of wrong pairs is then the share of uniform p-values, and the probability that one pair is wrong is the local false
@@ -27,6 +27,38 @@ class Rate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def decoy_p_values(scores: Floats, judge: NDArray[np.int64], decoy: NDArray[np.bool_], drawn: Floats) -> Floats:
+    """Return the p-value [N] of each sample: its rank among the decoys of as many judges (see decoys.py).
+
+    A sample belongs to a judge and is scored by the mean of all others, as are the decoys of that judge. One that is a
+    decoy to the others is scored by its own judge, to whom the decoys of the others are decoys.
+
+    Args:
+        scores: [J, N], high where a judge believes the pair; NaN where it knows it not.
+        drawn: [N], in [0, 1): the place of each sample among those that it ties with, drawn at random.
+    """
+    p_values = np.full(len(judge), np.nan)
+    for index, own in enumerate(scores):
+        others = np.delete(scores, index, 0).mean(0)
+        mine = judge == index
+        for some, score, null in (
+            (mine & ~decoy, others, others[mine & decoy]), (mine & decoy, own, own[~mine & decoy])
+        ):  # fmt: skip
+            p_values[some] = _ranks(score[some], null, drawn[some])
+    return p_values
+
+
+def _ranks(scores: Floats, null: Floats, drawn: Floats) -> Floats:
+    """Return the p-value of each score [N] in a null [M]: its place from the top, drawn between its neighbours.
+
+    So that of one more of the null is exactly uniform, however many scores are the same.
+    """
+    null = np.sort(null[np.isfinite(null)])
+    below, upto = (np.searchsorted(null, scores, side) for side in ("left", "right"))
+    p_values = (len(null) - upto + drawn * (upto - below + 1)) / (len(null) + 1)
+    return np.where(np.isfinite(scores), p_values, np.nan)
 
 
 def rank_p_values(
@@ -104,13 +136,16 @@ def group_p_values(
     return p_values
 
 
-def wrong_rate(p_values: Floats, groups: NDArray[np.int64], *, resamples: int = 200, seed: int = 0) -> Rate:
+def wrong_rate(
+    p_values: Floats, groups: NDArray[np.int64], *, decoys: int | None = None, resamples: int = 200, seed: int = 0
+) -> Rate:
     """Return the share of uniform p-values: of those above a level, over what it leaves (Storey 2002, eq. 6).
 
     Low levels count right pairs that a weak model can't tell, high ones hardly any pairs at all: the level is the one
     of least mean squared error, the truth being taken for the lower quartile over levels (as Storey, Taylor and
-    Siegmund 2004, section 6, take the minimum). The interval is a bootstrap over groups at this level; where that has
-    no width, because no p-value is as large, its end is the least of Wilson's upper bounds over levels.
+    Siegmund 2004, section 6, take the minimum). The interval is a bootstrap over groups at this level, and over the
+    decoys if the p-values are ranks among so many; where that has no width, because no p-value is as large, its end is
+    the least of Wilson's upper bounds over levels.
     """
     levels = LEVELS[: max(1, int(((1 - LEVELS) * len(p_values) >= ENOUGH).sum()))]
     shares = np.array([(p_values > level).mean() for level in levels])
@@ -123,7 +158,8 @@ def wrong_rate(p_values: Floats, groups: NDArray[np.int64], *, resamples: int = 
     above, counts = np.bincount(which, p_values > level, size), np.bincount(which, minlength=size)
     rng = np.random.default_rng(seed)
     draws = [np.bincount(rng.integers(size, size=size), minlength=size) for _ in range(resamples)]
-    low, high = np.quantile([times @ above / (times @ counts) for times in draws], (0.025, 0.975)) / (1 - level)
+    left = np.maximum(rng.binomial(decoys, 1 - level, resamples), 1) / decoys if decoys else 1 - level
+    low, high = np.quantile(np.array([times @ above / (times @ counts) for times in draws]) / left, (0.025, 0.975))
     if low == high:
         wilson = [wilson_interval((p_values > one).astype(np.float64), groups)[1] / (1 - one) for one in levels]
         high = min(wilson)

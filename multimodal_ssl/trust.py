@@ -1,9 +1,11 @@
 """Trust: a running agreement per sample, which weighs it at its next visit and tells afterwards what was believed.
 
-CRCL's self-refining correspondence (Qin et al. 2023, eq. 9) for every objective: after the warm-up
-t <- momentum * t + (1 - momentum) * agreement. There the weight is t itself. But how large an agreement is depends on
-the batch and on how far training is, and early on that of most right pairs is near 0; so here it is compared with the
-best: w = min(1, t / (full * progress * top)), top being a running .9-quantile, and a weight below the floor is 0.
+CRCL's self-refining correspondence (Qin et al. 2023, eq. 9) for every objective, but geometric: after the warm-up
+log t <- momentum * log t + (1 - momentum) * log agreement. Agreements span orders of magnitude, and a pair that was
+believed once in a while, in an easy batch, is not thereby trusted. In CRCL the weight is t itself. But how large an
+agreement is depends on the batch and on how far training is, and early on that of most right pairs is near 0; so here
+it is compared with the best: w = min(1, t / (full * progress * top)), top being a running .9-quantile, and a weight
+below the floor is 0.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from multimodal_ssl.files import replacing
 
 TOP = 0.9  # quantile of the agreement in a batch that is called the top
 TOP_MOMENTUM = 0.95
+LEAST = 1e-6  # agreement; less says nothing more
 RECENT = 65_536  # samples seen first since the last merge: they are merged seldom, since it costs a pass over all
 
 
@@ -75,27 +78,26 @@ class Trust:
         return weights
 
     def update(self, names: NDArray[np.int64], agreement: NDArray[np.float32]) -> None:
-        """Take a visit of samples [B] into account; of a name that repeats, the mean of its agreements."""
+        """Take a visit of samples [B] into account; of a name that repeats, the geometric mean of its agreements."""
         top = float(np.quantile(agreement, TOP))
         self.top += (1 - TOP_MOMENTUM if self.top else 1) * (top - self.top)
         names, which, counts = np.unique(names, return_inverse=True, return_counts=True)
-        agreement = (np.bincount(which, agreement) / counts).astype(np.float32)
+        logs = np.bincount(which, np.log(np.maximum(agreement, LEAST))) / counts
         unknown = np.ones(len(names), bool)
         for part in (self._settled, self._recent):
             found, places = part.find(names)
             unknown[found] = False
-            before, seen = part.values[places], agreement[found]
-            running = self.config.momentum * before + (1 - self.config.momentum) * seen
+            running = self.config.momentum * np.log(part.values[places]) + (1 - self.config.momentum) * logs[found]
             # The mean begins with what the last visit of the warm-up saw.
-            part.values[places] = np.where(part.visits[places] < self.config.warmup, seen, running)
+            part.values[places] = np.exp(np.where(part.visits[places] < self.config.warmup, logs[found], running))
             part.visits[places] += 1
-        new = Records(names[unknown], agreement[unknown], np.ones(int(unknown.sum()), np.uint32))
+        new = Records(names[unknown], np.exp(logs[unknown], dtype=np.float32), np.ones(int(unknown.sum()), np.uint32))
         self._recent = self._recent.merge(new)
         if len(self._recent.names) > max(RECENT, len(self._settled.names) // 8):
             self._settled, self._recent = self._settled.merge(self._recent), EMPTY
 
     def values(self, names: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the running agreement [B] of samples; NaN of one that was never visited."""
+        """Return the running agreement [B] of samples, in (0, 1]; NaN of one that was never visited."""
         values = np.full(len(names), np.nan, np.float32)
         for part in (self._settled, self._recent):
             found, places = part.find(names)

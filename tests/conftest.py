@@ -1,4 +1,4 @@
-"""What all tests share: one thread, a generator of a fixed seed, and a run that was never stopped."""
+"""What all tests share: one thread, a generator of a fixed seed, a run that was never stopped, and two audits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from multimodal_ssl import load_config
 from multimodal_ssl.pipeline import fit
 
+from .audits import MessyAudit, PlantedAudit, audit_messy, audit_planted
 from .toys import write_tiny
 
 
@@ -31,3 +32,15 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     fit(load_config(write_tiny(folder)))
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def planted_audit(tmp_path_factory: pytest.TempPathFactory) -> PlantedAudit:
+    """Return an audit of sensors of which 30 % are mismatched."""
+    return audit_planted(tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture(scope="session")
+def messy_audit(tmp_path_factory: pytest.TempPathFactory) -> MessyAudit:
+    """Return an audit of the messy source beside a clean one."""
+    return audit_messy(tmp_path_factory.mktemp("messy"))

@@ -250,7 +250,7 @@ def test_an_audit_of_a_run_is_printed_saved_and_taken_by_the_next_training(tmp_p
     (tmp_path / "3.png").unlink()
     mmssl("fit", config, "sources.0.metadata=[shelf]")
     folder = tmp_path / "run-audit"
-    done = mmssl("audit", tmp_path / "run", "--folds", 1)
+    done = mmssl("audit", tmp_path / "run", "--judges", 1)
     assert sorted(path.name for path in folder.iterdir()) == ["audit.html", "audit.json", "audit.parquet"], "no fold"
     for line in ("trained on these very pairs", "59 pairs are few", f"look at: {folder / 'audit.html'}"):
         assert line in " ".join(done.stdout.split())
@@ -315,5 +315,5 @@ def test_a_broken_command_of_a_plugin_leaves_all_others_alone(monkeypatch: pytes
 
 def test_one_fold_of_a_run_needs_no_folder(tmp_path: Path) -> None:
     mmssl("fit", shop(tmp_path))
-    mmssl("audit", tmp_path / "run", "--folds", 1)
+    mmssl("audit", tmp_path / "run", "--judges", 1)
     assert (tmp_path / "run-audit" / "audit.html").exists()

@@ -15,6 +15,8 @@ from multimodal_ssl import Config, InputError, UnreadableError, load_config
 from multimodal_ssl.config import AuditConfig, dump_config, parse_config
 from multimodal_ssl.errors import nearest
 
+from .toys import refusal
+
 SMALL = """
 run: runs/small
 sources:
@@ -52,13 +54,6 @@ def load(tmp_path: Path) -> Callable[..., Config]:
         return load_config(path, overrides)
 
     return load
-
-
-def refusal(call: Callable[[], object]) -> str:
-    """Return what the InputError says."""
-    with pytest.raises(InputError) as caught:
-        call()
-    return str(caught.value)
 
 
 # What is read

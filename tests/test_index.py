@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from multimodal_ssl import Index, InputError, Preview
 from multimodal_ssl.embed import Embedded
+from multimodal_ssl.index import Kind
 
 
 def unit(seed: int, count: int, dim: int = 16) -> NDArray[np.float32]:
@@ -50,8 +51,8 @@ def test_hnsw_finds_nearly_all_that_brute_force_finds() -> None:
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_a_saved_index_answers_as_before(tmp_path: Path, kind: str) -> None:
-    index = Index("f", 16, kind=kind)  # type: ignore[arg-type]
+def test_a_saved_index_answers_as_before(tmp_path: Path, kind: Kind) -> None:
+    index = Index("f", 16, kind=kind)
     index.add("text", items(0, 300))
     index.add("image", Embedded(unit(2, 5), list("abcde"), list("vwxyz"), [Preview(png=b"\x89PNG")] * 5))
     index.save(tmp_path / "index")
@@ -124,8 +125,8 @@ def test_an_unknown_modality_is_told() -> None:
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_items_of_one_vector_are_all_found(tmp_path: Path, kind: str) -> None:
-    index = Index("f", 16, kind=kind)  # type: ignore[arg-type]
+def test_items_of_one_vector_are_all_found(tmp_path: Path, kind: Kind) -> None:
+    index = Index("f", 16, kind=kind)
     words, per_word = unit(0, 10), 300
     for part in range(3):  # added in parts
         keys = [f"{part}/{i}" for i in range(10 * per_word)]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from torch import Tensor
 
-from multimodal_ssl import InputError, Objective, PairingSource, Sample, objectives
+from multimodal_ssl import InputError, Objective, PairingSource, objectives
 from multimodal_ssl.config import AuditConfig, load_config, parse_config
 from multimodal_ssl.data import Supply, hash64
 from multimodal_ssl.judged import judge
@@ -17,7 +17,7 @@ from multimodal_ssl.pipeline import fit
 from multimodal_ssl.testing import check_pairing_source
 from multimodal_ssl.types import Alignment, MapSource
 
-from .toys import Numbers, Stream, catalog, read_lines, toy_config
+from .toys import Numbers, Stream, Torn, catalog, read_lines, refusal, toy_config
 
 Judgement = Mapping[str, float | None] | Sequence[tuple[str, float | None]]
 
@@ -130,18 +130,16 @@ def test_an_audit_of_other_sources_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_audit_is_refused(tmp_path: Path) -> None:
-    def refusal(path: Path) -> str:
-        with pytest.raises(InputError) as caught:
-            judge([Supply(Numbers(4), ("a", "b"))], AuditConfig(path=path))
-        return str(caught.value)
+    def said(path: Path) -> str:
+        return refusal(lambda: judge([Supply(Numbers(4), ("a", "b"))], AuditConfig(path=path)))
 
-    assert refusal(tmp_path / "nowhere.parquet").startswith(f"can't read the audit {tmp_path / 'nowhere.parquet'}: ")
-    assert refusal(tmp_path).startswith(f"can't read the audit {tmp_path}: ")
+    assert said(tmp_path / "nowhere.parquet").startswith(f"can't read the audit {tmp_path / 'nowhere.parquet'}: ")
+    assert said(tmp_path).startswith(f"can't read the audit {tmp_path}: ")
     (tmp_path / "audit.json").write_text("{}")
-    assert refusal(tmp_path / "audit.json").startswith(f"can't read the audit {tmp_path / 'audit.json'}: ")
+    assert said(tmp_path / "audit.json").startswith(f"can't read the audit {tmp_path / 'audit.json'}: ")
     for names in (["key"], ["p_mismatch"], ["names", "values"]):
         pq.write_table(pa.table({name: [0.5] for name in names}), tmp_path / "trust.parquet")
-        assert "trust.parquet is no audit.parquet: it lacks key or p_mismatch" in refusal(tmp_path / "trust.parquet")
+        assert "trust.parquet is no audit.parquet: it lacks key or p_mismatch" in said(tmp_path / "trust.parquet")
 
 
 def with_audit(config: Any, path: Path, **options: Any) -> Any:
@@ -242,13 +240,6 @@ def test_what_a_stream_skips_is_told_at_once(tmp_path: Path) -> None:
     for _ in range(3):
         next(samples)
     assert source.skipped == [("line 2", "broken")]
-
-
-class Torn(Numbers):
-    def __getitem__(self, index: int) -> Sample:
-        if index == 7:
-            raise OSError("disk")
-        return super().__getitem__(index)
 
 
 def test_a_sample_whose_source_stumbles_costs_only_that_sample(tmp_path: Path) -> None:

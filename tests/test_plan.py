@@ -122,7 +122,7 @@ def test_a_stream_keeps_rare_kinds_until_they_fill_a_batch() -> None:
     source = Stream(Numbers(64, "abc", kind=lambda index: "ab" if index < 3 else "abc"))
     found = tickets(source, stop=200)
     assert {len(ticket.rows) for ticket in found} == {8}
-    assert all(set(ticket.names) == set(source.source.kind(key)) for ticket in found for key in keys(ticket))
+    assert all(set(ticket.names) == set(source.source.present(key)) for ticket in found for key in keys(ticket))
     visits = Counter(key for ticket in found for key in keys(ticket))
     assert visits.keys() == set(range(64))
     assert max(visits.values()) - min(visits.values()) <= 8
@@ -172,6 +172,6 @@ def test_every_sample_with_an_item_is_embedded_once() -> None:
         found = list(ordered_tickets([supply(source)], batch=7))
         kinds = {key: "".join(ticket.names) for ticket in found for key in keys(ticket)}
         of = source.source if isinstance(source, Stream) else source
-        assert kinds == {index: of.kind(index) for index in range(40) if of.kind(index)}
+        assert kinds == {index: of.present(index) for index in range(40) if of.present(index)}
         assert sum(len(ticket.rows) for ticket in found) == len(kinds)
         assert max(len(ticket.rows) for ticket in found) == 7

@@ -27,8 +27,8 @@ def units(count: int, width: int = 8, *, seed: int = 0) -> NDArray[np.float32]:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def turned(rows: NDArray[np.float32], cosine: float) -> NDArray[np.float32]:
-    """Return unit vectors that have this cosine with those given."""
+def turned(rows: NDArray[np.float32], cosine: float | NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return unit vectors that have this cosine with those given; one for all, or [N, 1]."""
     aside = units(len(rows), rows.shape[1], seed=77)
     aside -= (aside * rows).sum(1, keepdims=True) * rows
     aside /= np.linalg.norm(aside, axis=1, keepdims=True)
@@ -38,21 +38,21 @@ def turned(rows: NDArray[np.float32], cosine: float) -> NDArray[np.float32]:
 @quick
 @given(pairs=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=20))
 def test_a_duplicate_names_the_first_pair_whose_items_are_both_the_same(pairs: list[tuple[int, int]]) -> None:
-    found = reasons.repeated(keys(len(pairs)), *(items([pair[side] for pair in pairs]) for side in (0, 1)))
+    found = reasons.repeated(keys(len(pairs)), [items([pair[side] for pair in pairs]) for side in (0, 1)])
     for i, pair in enumerate(pairs):
         first = next(j for j in range(len(pairs)) if pairs[j] == pair)
         assert found[i] == ([] if first == i else [f"duplicate of k{first}"])
 
 
 def test_items_that_change_places_are_no_duplicate() -> None:
-    assert reasons.repeated(keys(2), items([1, 2]), items([2, 1])) == [[], []]
+    assert reasons.repeated(keys(2), [items([1, 2]), items([2, 1])]) == [[], []]
 
 
 @pytest.mark.parametrize(("cosines", "is_near"), [((0.995, 0.995), True), ((0.995, 0.98), False), ((0.98, 1.0), False)])
 def test_pairs_are_near_duplicates_if_both_their_items_are_alike(cosines: tuple[float, float], is_near: bool) -> None:
     a, b = units(40, seed=1), units(40, seed=2)
     a, b = (np.concatenate([one, turned(one[:5], cosine)]) for one, cosine in zip((a, b), cosines, strict=True))
-    found = reasons.nearly_repeated(keys(45), a, b, np.arange(45))
+    found = reasons.nearly_repeated(keys(45), [a, b], np.arange(45))
     for i in range(5):
         assert found[i] == ([f"near duplicate of k{40 + i}"] if is_near else [])
         assert found[40 + i] == ([f"near duplicate of k{i}"] if is_near else [])
@@ -63,9 +63,9 @@ def test_near_duplicates_are_all_that_a_double_loop_finds_and_the_nearest_is_nam
     rng = np.random.default_rng(3)
     which = rng.integers(0, 30, size=90)  # about three of each
     cosines = rng.uniform(0.985, 1, size=(90, 1))
-    a, b = (turned(units(30, seed=seed)[which], cosines) for seed in (1, 2))  # type: ignore[arg-type]
+    a, b = (turned(units(30, seed=seed)[which], cosines) for seed in (1, 2))
     groups = rng.integers(0, 60, size=90)
-    found = reasons.nearly_repeated(keys(90), a, b, groups)
+    found = reasons.nearly_repeated(keys(90), [a, b], groups)
     named = 0
     for i in range(90):
         others = [j for j in range(90) if groups[j] != groups[i] and min(a[i] @ a[j], b[i] @ b[j]) >= reasons.NEAR]
@@ -80,14 +80,14 @@ def test_near_duplicates_are_all_that_a_double_loop_finds_and_the_nearest_is_nam
 
 def test_the_same_pair_in_one_group_is_no_near_duplicate() -> None:
     a, b = (np.repeat(units(5, seed=seed), 2, 0) for seed in (1, 2))
-    assert not any(reasons.nearly_repeated(keys(10), a, b, np.arange(10) // 2))
-    assert all(reasons.nearly_repeated(keys(10), a, b, np.arange(10)))
+    assert not any(reasons.nearly_repeated(keys(10), [a, b], np.arange(10) // 2))
+    assert all(reasons.nearly_repeated(keys(10), [a, b], np.arange(10)))
 
 
 def test_few_pairs_have_fewer_neighbours_and_one_has_none() -> None:
     a, b = units(3, seed=1), units(3, seed=2)
-    assert reasons.nearly_repeated(keys(3), a, b, np.arange(3)) == [[], [], []]
-    assert reasons.nearly_repeated(keys(1), a[:1], b[:1], np.arange(1)) == [[]]
+    assert reasons.nearly_repeated(keys(3), [a, b], np.arange(3)) == [[], [], []]
+    assert reasons.nearly_repeated(keys(1), [a[:1], b[:1]], np.arange(1)) == [[]]
 
 
 @quick

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from multimodal_ssl import InputError
 from multimodal_ssl.significance import (
     LEVELS,
+    decoy_p_values,
     decreasing_density,
     group_p_values,
     local_false_discovery_rate,
@@ -48,6 +49,66 @@ def test_p_values_of_wrong_pairs_are_uniform_and_those_of_right_ones_small() -> 
 def test_a_tie_is_half() -> None:
     same = np.ones((10, 4), np.float32) / 2
     np.testing.assert_allclose(rank_p_values(same, same, np.arange(10), strangers=10, seed=0), 0.5)
+
+
+def judged(count: int, rate: float, judges: int, *, seed: int = 0) -> tuple[NDArray[np.float64], ...]:
+    """Return scores [J, N] of samples of which some are wrong, the judge of each, who is a decoy, and who is wrong."""
+    rng = np.random.default_rng(seed)
+    judge, decoy, wrong = rng.integers(judges, size=count), rng.random(count) < 0.2, rng.random(count) < rate
+    seen_wrong = wrong | (decoy & (judge != np.arange(judges)[:, None]))  # [J, N]
+    scores = rng.normal(size=(judges, count)) + rng.normal(size=count) + 4 * ~seen_wrong
+    return scores, judge, decoy, wrong
+
+
+@pytest.mark.parametrize("judges", [2, 3, 5])
+def test_p_values_among_decoys_are_places_in_the_null_of_as_many_judges(judges: int) -> None:
+    scores, judge, decoy, _ = judged(300, 0.3, judges)
+    drawn = np.random.default_rng(2).random(300)
+    scores[:, 7] = scores[0, 9] = np.nan
+    p_values = decoy_p_values(scores, judge, decoy, drawn)
+    for i in range(300):
+        others = [k for k in range(judges) if k != judge[i]]
+        if decoy[i]:
+            own = scores[judge[i], i]
+            null = [scores[judge[i], j] for j in range(300) if decoy[j] and judge[j] != judge[i]]
+        else:
+            own = np.mean([scores[k, i] for k in others])
+            null = [np.mean([scores[k, j] for k in others]) for j in range(300) if decoy[j] and judge[j] == judge[i]]
+        null = [one for one in null if np.isfinite(one)]
+        if not np.isfinite(own):
+            assert np.isnan(p_values[i])
+            continue
+        above = sum(one > own for one in null)
+        assert p_values[i] == pytest.approx((above + drawn[i]) / (len(null) + 1))
+    assert np.isnan(p_values[7])
+
+
+@pytest.mark.parametrize("judges", [2, 3])
+def test_p_values_among_decoys_are_uniform_where_samples_are_wrong_and_small_where_right(judges: int) -> None:
+    scores, judge, decoy, wrong = judged(20_000, 0.3, judges, seed=1)
+    p_values = decoy_p_values(scores, judge, decoy, np.random.default_rng(2).random(20_000))
+    quantiles = [0.1, 0.25, 0.5, 0.75, 0.9]
+    for some in (wrong & decoy, wrong & ~decoy):
+        np.testing.assert_allclose(np.quantile(p_values[some], quantiles), quantiles, atol=0.04)
+    assert np.median(p_values[~wrong]) < 0.01
+    rate = wrong_rate(p_values, np.arange(20_000), decoys=int(decoy.sum()))
+    assert rate.low <= 0.3 <= rate.high
+
+
+def test_scores_that_are_all_equal_have_uniform_p_values() -> None:
+    _, judge, decoy, _ = judged(5000, 0, 2)
+    p_values = decoy_p_values(np.zeros((2, 5000)), judge, decoy, np.random.default_rng(2).random(5000))
+    np.testing.assert_allclose(np.quantile(p_values, [0.05, 0.5, 0.95]), [0.05, 0.5, 0.95], atol=0.03)
+
+
+def test_few_decoys_widen_the_interval_of_the_rate() -> None:
+    p_values = np.random.default_rng(0).random(4000)
+    p_values[:2800] **= 8
+    many, few = (wrong_rate(p_values, np.arange(4000), decoys=decoys) for decoys in (100_000, 50))
+    exact = wrong_rate(p_values, np.arange(4000))
+    assert many.value == few.value == exact.value
+    assert few.high - few.low > 2 * (many.high - many.low)
+    assert many.high - many.low == pytest.approx(exact.high - exact.low, rel=0.3)
 
 
 @pytest.mark.parametrize("rate", [0, 0.1, 0.4, 0.8])

@@ -184,10 +184,7 @@ def test_a_loss_that_is_not_finite_stops_training_with_advice(tmp_path: Path) ->
 def test_a_batch_smaller_than_the_number_of_processes_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Three(Accelerator):
-        num_processes = 3  # type: ignore[assignment]  # a property of the class
-
-    monkeypatch.setattr(training, "Accelerator", Three)
+    monkeypatch.setattr(Accelerator, "num_processes", 3)
     with pytest.raises(InputError, match=r"train\.batch is 2, which is less than one sample for each of 3 processes"):
         fit_toys(tmp_path / "run", Numbers(40), batch=2)
 
@@ -242,7 +239,7 @@ def test_rows_that_cannot_be_read_are_recorded_and_the_rest_is_trained_on(tmp_pa
         Image.new("L", (24, 24), 50 * i).save(tmp_path / f"{i}.png")
     source = {"name": "table", "path": str(table), "columns": {"image": "file", "text": "name"}, "key": "id"}
     values = {**TINY, "run": str(tmp_path / "run"), "sources": [source], "evaluation": []}
-    values["encoders"] = {name: TINY["encoders"][name] for name in ("image", "text")}  # type: ignore[index]
+    values["encoders"] = {name: TINY["encoders"][name] for name in ("image", "text")}
     values["train"] = {"steps": 10, "batch": 16, "workers": 0, "threads": 1, "max_unreadable": 0.2}
     fit(parse_config(values))
     recorded = read_lines(tmp_path / "run" / "unreadable.jsonl")

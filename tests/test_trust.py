@@ -19,9 +19,10 @@ class ByDict:
         self.config, self.seen, self.top = config, {}, 0.0
 
     def update(self, name: int, agreement: float) -> None:
+        agreement = max(agreement, 1e-6)
         value, visits = self.seen.get(name, (agreement, 0))
         if visits >= self.config.warmup:
-            value = self.config.momentum * value + (1 - self.config.momentum) * agreement
+            value = value**self.config.momentum * agreement ** (1 - self.config.momentum)
         else:
             value = agreement
         self.seen[name] = (value, visits + 1)
@@ -74,10 +75,10 @@ def test_a_sample_that_was_never_visited_weighs_one_and_has_no_trust() -> None:
     assert np.isnan(trust.values(hash64(["b"])))
 
 
-def test_a_name_that_repeats_in_a_batch_is_one_visit_with_the_mean() -> None:
+def test_a_name_that_repeats_in_a_batch_is_one_visit_with_the_geometric_mean() -> None:
     trust = Trust(TrustConfig())
     trust.update(hash64(["a", "b", "a"]), np.array([0.2, 0.9, 0.4], np.float32))
-    assert trust.values(hash64(["a", "b"])) == pytest.approx([0.3, 0.9])
+    assert trust.values(hash64(["a", "b"])) == pytest.approx([0.08**0.5, 0.9])
     assert trust.tensors()["visits"].tolist() == [1, 1]
 
 
@@ -109,7 +110,8 @@ def test_a_sample_takes_sixteen_bytes() -> None:
 def test_the_weight_does_not_depend_on_how_large_agreements_are() -> None:
     """Early in training, or in a large batch, right pairs have little, too: it is the share of the best that counts."""
     small, large = Trust(TrustConfig()), Trust(TrustConfig())
-    for names, agreement in visits(0, 60, 100):
+    for names, given in visits(0, 60, 100):
+        agreement = np.maximum(given, 1e-3)  # what is below 1e-6 is taken for 1e-6
         small.update(names, agreement / 64)
         large.update(names, agreement)
         found = [trust.weights(names, progress=0.7) for trust in (small, large)]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from multimodal_ssl import InputError, MapSource, PairingSource, Sample, Unreada
 from multimodal_ssl.data import Supply
 from multimodal_ssl.metrics import auroc
 from multimodal_ssl.voting import Voted, Votes, merge, weigh
+
+from .toys import Stream
 
 TRUE_ACCURACY = (0.95, 0.7, 0.4)
 COVERAGE = (0.8, 0.9, 0.6)
@@ -92,13 +94,6 @@ class Rows(MapSource):
         return Sample(key, {"number": np.array([int(key)]), "text": text}, weight=0.5)
 
 
-class Stream(PairingSource):
-    modalities: Mapping[str, str] = {"number": "number", "text": "text"}
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(())
-
-
 def supplies(*sources: PairingSource, names: Sequence[str] = ("number", "text")) -> list[Supply]:
     return [Supply(source, tuple(names)) for source in sources]
 
@@ -136,7 +131,7 @@ def test_sources_of_other_items_are_left_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (supplies(Rows({"1": "a"}), Stream()), "Stream has no random access"),
+        (supplies(Rows({"1": "a"}), Stream(Rows({"1": "a"}))), "Stream has no random access"),
         (supplies(Rows({"1": "a"}), Rows({"1": "a"}, kind="image")), "'text' is 'text' in one source and 'image'"),
         (supplies(Rows({"1": "a"})), "no two sources have the same items"),
     ],

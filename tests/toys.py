@@ -23,6 +23,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from multimodal_ssl import (
     Catalog,
     Encoder,
+    InputError,
     MapSource,
     Modality,
     Objective,
@@ -40,7 +41,7 @@ from multimodal_ssl.pipeline import fit
 
 NUMBER = Modality("number", float, float, lambda item: Preview(text=str(item)))
 WORD = Modality("word", str, str, lambda item: Preview(text=item))
-TINY = {
+TINY: dict[str, Any] = {
     "sources": [
         {"name": "glyphs", "use": ["image", "text"], "limit": 600},
         {"name": "glyphs", "use": ["image", "outline"], "limit": 600},
@@ -90,10 +91,19 @@ class Numbers(MapSource):
         return self.kind(index)
 
 
+class Torn(Numbers):
+    """Numbers on a disk that fails at 7; the source has not foreseen it."""
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == 7:
+            raise OSError("disk")
+        return super().__getitem__(index)
+
+
 class Stream(PairingSource):
     """The samples of a MapSource one after the other; it skips what can't be read, and says so."""
 
-    def __init__(self, source: Numbers) -> None:
+    def __init__(self, source: MapSource) -> None:
         self.source, self.modalities = source, source.modalities
         self.skipped: list[tuple[str, str]] = []
 
@@ -123,6 +133,22 @@ class Waves(Encoder):
 
     def tally(self, inputs: Tensor) -> Mapping[str, int]:
         return {"seen": len(inputs)}
+
+
+def nothing() -> None:
+    """Make nothing."""
+
+
+class Offering:
+    """A plugin that registers one encoder for every name."""
+
+    def __init__(self, *names: str, factory: Callable[..., Any] = nothing) -> None:
+        self.names, self.factory = names, factory
+
+    @hookimpl
+    def register_encoders(self, register: Register) -> None:
+        for name in self.names:
+            register(name, self.factory)
 
 
 def catalog(
@@ -219,7 +245,7 @@ def messy() -> list[PairingSource]:
 def write_tiny(folder: Path, **train: Any) -> Path:
     """Write the config of a run of glyphs into a folder."""
     path = folder / "tiny.yaml"
-    values = {**TINY, "run": str(folder / "run"), "train": {**TINY["train"], **train}}  # type: ignore[dict-item]
+    values = {**TINY, "run": str(folder / "run"), "train": {**TINY["train"], **train}}
     path.write_text(yaml.safe_dump(values))
     return path
 
@@ -239,6 +265,13 @@ def interrupted(*, step: int) -> Iterator[None]:
             yield
     finally:
         handle.remove()
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """Return what the InputError says."""
+    with pytest.raises(InputError) as caught:
+        call()
+    return str(caught.value)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

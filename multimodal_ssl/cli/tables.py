@@ -58,35 +58,35 @@ def print_hits(hits: Sequence[Hit]) -> None:
 def print_audit(audit: Audit, *, top: int) -> None:
     """Print the rates of wrong pairs and the worst suspects."""
     rates = Table(caption="gross: the partner might be anybody's; at most: partners that resemble the right one, too")
-    for column in ("pair", "pairs", "gross (95 %)", "at most", "above .5", "wrong of these"):
-        rates.add_column(column, justify="left" if column == "pair" else "right")
+    for column in ("items", "samples", "gross (95 %)", "at most", "above .5", "wrong of these"):
+        rates.add_column(column, justify="left" if column == "items" else "right")
     for one in audit.rates:
         above, wrong = one.expected["0.5"]
         rates.add_row(
-            f"{one.first}-{one.second}", f"{one.pairs:,}",
+            ", ".join(one.items), f"{one.samples:,}",
             f"{one.gross.value:.3f} ({one.gross.low:.3f}-{one.gross.high:.3f})", f"{one.any_upper:.3f}",
             f"{above:,}", f"{wrong:,.0f}",
         )  # fmt: skip
     _console().print(rates)
     for one in audit.rates:
-        kinds = Table("what is wrong", "pairs", title=f"{one.first}-{one.second}")
+        items = ", ".join(one.items)
+        kinds = Table("what is wrong", "samples", title=items)
         for kind, count in one.reasons.items():
             kinds.add_row(escape(kind), f"{count:,}")
         if one.reasons:
             _console().print(kinds)
-        where = Table("where", "pairs", "gross (95 %)", title=f"{one.first}-{one.second}")
+        where = Table("where", "samples", "gross (95 %)", title=items)
         for part in sorted(one.parts, key=lambda part: -part.gross.value)[:top]:
             span = f"{part.gross.value:.3f} ({part.gross.low:.3f}-{part.gross.high:.3f})"
-            where.add_row(escape(f"{part.column} {part.value}"), f"{part.pairs:,}", span)
+            where.add_row(escape(f"{part.column} {part.value}"), f"{part.samples:,}", span)
         if one.parts:
             _console().print(where)
         for note in one.notes:
-            _console().print(f"{one.first}-{one.second}: {note}", style="yellow", markup=False, highlight=False)
-    suspects = Table("p(mismatch)", "key", "pair", "would fit better")
+            _console().print(f"{items}: {note}", style="yellow", markup=False, highlight=False)
+    suspects = Table("p(mismatch)", "key", "items", "would fit better")
     for one in audit.table.slice(0, top).to_pylist():
-        pair = f"{one['first']}-{one['second']}"
         if one["p_mismatch"] is not None:
-            suspects.add_row(f"{one['p_mismatch']:.3f}", escape(one["key"]), pair, escape(one["suggestion"]))
+            suspects.add_row(f"{one['p_mismatch']:.3f}", escape(one["key"]), one["items"], escape(one["suggestion"]))
     _console().print(suspects)
 
 

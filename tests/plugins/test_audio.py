@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -351,6 +352,6 @@ def test_a_few_steps_tell_rising_from_falling_sounds() -> None:
     ],
 )
 def test_options_that_can_not_be_are_refused(options: dict[str, float], message: str) -> None:
-    known = {"rate": 8000, "seconds": 0.5, "mels": 32, "width": 16, "augment": True}
+    known: dict[str, Any] = {"rate": 8000, "seconds": 0.5, "mels": 32, "width": 16, "augment": True}
     with pytest.raises(InputError, match=message):
-        LogMelEncoder(**{**known, **options})  # type: ignore[arg-type]  # one dict for options of three types
+        LogMelEncoder(**{**known, **options})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,14 @@ from mmssl_glyphs.source import Glyphs, split_of
 from multimodal_ssl import Catalog, InputError
 from multimodal_ssl.testing import check_pairing_source
 
+Split = Literal["train", "val", "test", "all"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-def glyphs(**options: object) -> Glyphs:
-    return Glyphs(**{"split": "train", "fonts_per_character": None, "limit": None, "seed": 0, **options})  # type: ignore[arg-type]
+
+def glyphs(
+    *, split: Split = "train", fonts_per_character: int | None = None, limit: int | None = None, seed: int = 0
+) -> Glyphs:
+    return Glyphs(split=split, fonts_per_character=fonts_per_character, limit=limit, seed=seed)
 
 
 def test_the_source_conforms() -> None:
@@ -25,7 +32,7 @@ def test_there_are_about_fifty_thousand_samples_of_seven_thousand_characters() -
 
 
 def test_no_character_is_in_two_splits_and_together_they_are_all() -> None:
-    parts = {split: glyphs(split=split) for split in ("train", "val", "test")}
+    parts = {split: glyphs(split=split) for split in SPLITS}
     characters = {split: set(one.drawings.codepoints[one.rows].tolist()) for split, one in parts.items()}
     assert not characters["train"] & characters["test"]
     assert not characters["train"] & characters["val"]

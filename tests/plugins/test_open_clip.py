@@ -2,7 +2,6 @@ import copy
 import json
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import open_clip
 import pytest
@@ -78,12 +77,6 @@ def tiny(tmp_path):
     path = tmp_path / f"{tmp_path.name}.json"
     path.write_text(json.dumps(TINY))
     return str(path)
-
-
-@pytest.fixture
-def no_hub(monkeypatch, tmp_path):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
 
 
 def image_encoder(model, pretrained=None, *, frozen=False):

@@ -15,10 +15,11 @@ from multimodal_ssl.testing import check_encoder, check_modality
 TEXTS = ["a red apple", "two green pears on a table", "naïve café — ☃", "apple"] * 5
 
 
-def encoder(**options: float) -> TextTransformer:
+def encoder(
+    *, depth: int = 1, heads: int = 2, vocabulary: int = 300, length: int = 8, drop: float = 0.2
+) -> TextTransformer:
     torch.manual_seed(0)
-    usual = {"width": 16, "depth": 1, "heads": 2, "vocabulary": 300, "length": 8, "drop": 0.2}
-    return TextTransformer(**{**usual, **options})  # type: ignore[arg-type]
+    return TextTransformer(width=16, depth=depth, heads=heads, vocabulary=vocabulary, length=length, drop=drop)
 
 
 def test_the_modality_conforms_and_reads_files(tmp_path: Path) -> None:

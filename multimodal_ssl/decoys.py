@@ -1,0 +1,109 @@
+"""Decoys: samples whose items were exchanged on purpose. What training believes of them, it believes of a mismatch.
+
+Target and decoy, as in the search of mass spectra (Elias and Gygi 2007): decoys are drawn as mismatches are, so that
+the rank of a sample among them by any score that training gives is a p-value, however much training memorises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multimodal_ssl.config import DecoyConfig
+from multimodal_ssl.corrupt import exchange
+from multimodal_ssl.data import Supply, attempt, draw, told
+from multimodal_ssl.errors import InputError
+from multimodal_ssl.types import MapSource, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Who is a decoy to whom; [N] each.
+
+    Attributes:
+        judge: that the sample belongs to. If it is a decoy it is one to all other judges.
+        origin: the row whose item a decoy gets; its own row if it is none.
+        items: name of that item.
+        keys: of the samples as all supplies together know them.
+    """
+
+    judge: NDArray[np.int64]
+    origin: NDArray[np.int64]
+    items: list[str]
+    keys: list[str]
+
+    @property
+    def decoy(self) -> NDArray[np.bool_]:
+        """Which samples are decoys."""
+        return self.origin != np.arange(len(self.origin))
+
+
+def plant(supplies: Sequence[Supply], config: DecoyConfig, seed: int) -> list[Supply]:
+    """Return the supplies with the decoys of one judge; raise InputError for a source without random access."""
+    planted = []
+    for position, supply in enumerate(supplies):
+        roles = cast(supplies, position, config, seed)
+        planted.append(replace(supply, source=Planted(random_access(supply), roles, config.judge)))
+    return planted
+
+
+def cast(supplies: Sequence[Supply], position: int, config: DecoyConfig, seed: int) -> Roles:
+    """Choose the decoys of a supply by the hashes of the keys, and who gets whose item: the same for every judge.
+
+    Of two items the second is exchanged, of more any one, between samples of different groups.
+    """
+    supply = supplies[position]
+    source = random_access(supply)
+    keys, groups, readable = [], [], []
+    for _, sample in attempt(source):
+        keys.append(told(supplies, position, sample.key))
+        groups.append((sample.group or sample.key) if isinstance(sample, Sample) else "")
+        readable.append(isinstance(sample, Sample))
+    judge = (draw(f"judge {seed} {key}" for key in keys) * config.judges).astype(np.int64)
+    drawn = draw(f"decoy {seed} {key}" for key in keys) / config.share
+    buckets: dict[tuple[int, str], list[int]] = {}
+    items = [""] * len(source)
+    for row in np.flatnonzero((drawn < 1) & readable).tolist():
+        present = [name for name in supply.names if name in source.present(row)]
+        if len(present) > 1:
+            among = present[1:] if len(present) == 2 else present
+            items[row] = among[int(drawn[row] * len(among))]
+            buckets.setdefault((int(judge[row]), items[row]), []).append(row)
+    origin = np.arange(len(source))
+    for rows in buckets.values():
+        found = exchange(np.array([groups[row] for row in rows]), np.random.default_rng(seed))
+        if found is not None:  # else they are too few or of one group, and no decoys
+            origin[rows] = np.array(rows)[found]
+    return Roles(judge, origin, items, keys)
+
+
+def random_access(supply: Supply) -> MapSource:
+    """Return the source of a supply; raise InputError if it has no random access."""
+    if not isinstance(supply.source, MapSource):
+        kind = type(supply.source).__name__
+        raise InputError(f"{kind} has no random access to exchange partners by: write it to a table first")
+    return supply.source
+
+
+class Planted(MapSource):
+    """A source with the decoys that one judge is to take for samples."""
+
+    def __init__(self, source: MapSource, roles: Roles, judge: int) -> None:
+        self.source, self.items = source, roles.items
+        self.modalities, self.skipped = source.modalities, source.skipped
+        self.origin = np.where(roles.judge == judge, np.arange(len(source)), roles.origin)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample, origin, name = self.source[index], int(self.origin[index]), self.items[index]
+        if origin == index:
+            return sample
+        return replace(sample, items={**sample.items, name: self.source[origin].items[name]})
+
+    def present(self, index: int) -> Collection[str]:
+        return self.source.present(index)

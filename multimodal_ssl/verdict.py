@@ -1,0 +1,303 @@
+"""What is told of the samples with the same items, from how their judges see them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from multimodal_ssl import reasons
+from multimodal_ssl.data import Traits, draw
+from multimodal_ssl.significance import (
+    Floats,
+    Rate,
+    decoy_p_values,
+    group_p_values,
+    local_false_discovery_rate,
+    near_p_values,
+    rank_p_values,
+    wrong_rate,
+)  # fmt: skip
+
+FEW = 200  # samples, below which an interval is wide
+PART = 50  # samples, from which a value of the metadata is told apart
+PARTS = 50  # values of one column at most
+CUTS = (0.5, 0.8, 0.9, 0.95)
+LIKELY = 0.5  # probability from which something is called a reason
+NULL = 20  # decoys of one source, from which its samples are compared with them alone
+
+
+class Role(NamedTuple):
+    """The supply that a sample comes from, the judge it belongs to, and whether it is a decoy to the others."""
+
+    supply: int
+    judge: int
+    decoy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Samples with the same items as one judge sees them; [N] each, by name where there are several.
+
+    Attributes:
+        trust: log of the running agreement; NaN if the judge never trained on the sample.
+        vectors: unit vectors [N, D].
+    """
+
+    keys: list[str]
+    groups: NDArray[np.int64]
+    trust: Floats
+    vectors: Mapping[str, NDArray[np.float32]]
+    traits: Mapping[str, list[Traits]]
+    metadata: list[Mapping[str, str | float | None]]
+
+    def take(self, rows: list[int]) -> View:
+        """Return some of the samples."""
+        return View(
+            [self.keys[row] for row in rows],
+            self.groups[rows],
+            self.trust[rows],
+            {name: one[rows] for name, one in self.vectors.items()},
+            {name: [one[row] for row in rows] for name, one in self.traits.items()},
+            [self.metadata[row] for row in rows],
+        )
+
+    def rest(self, name: str) -> NDArray[np.float32]:
+        """Return the mean direction [N, D] of all items but one."""
+        total = np.sum([one for other, one in self.vectors.items() if other != name], 0)
+        mean: NDArray[np.float32] = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+        return mean
+
+
+class Kind(NamedTuple):
+    """Samples with the same items, as each judge sees them."""
+
+    items: tuple[str, ...]
+    views: list[View]
+
+
+@dataclass(frozen=True, slots=True)
+class PartRate:
+    """The rate of the samples that share one value: of the source, or of a column of the metadata."""
+
+    column: str
+    value: str
+    samples: int
+    gross: Rate
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What is told of all samples with the same items.
+
+    Attributes:
+        samples: number of samples that were judged.
+        gross: share of samples with an item that might be anybody's, with its 95 % interval.
+        any_upper: about this share is wrong, items that only resemble the right one among them.
+        expected: cut of p_mismatch -> how many samples are above it, and how many of those are expected to be wrong.
+        parts: the rates by source and metadata, highest first.
+        reasons: what is wrong -> number of samples.
+        notes: what a reader should know before believing the figures.
+    """
+
+    items: tuple[str, ...]
+    samples: int
+    gross: Rate
+    any_upper: float
+    expected: dict[str, tuple[int, float]]
+    parts: list[PartRate]
+    reasons: Mapping[str, int]
+    notes: list[str]
+
+
+class Looks(NamedTuple):
+    """What the vectors tell. Of more than two items each may be the odd one, of two the second stands for both.
+
+    Attributes:
+        odd: [N], the name of the item that goes least with the others; "" of two.
+        near: [N], p-value of that item among those of the nearest neighbours.
+        best: [N], the row whose item would fit best instead.
+        quarrel: name -> p-values [N] of it against the rest of its group.
+    """
+
+    odd: list[str]
+    near: Floats
+    best: NDArray[np.int64]
+    quarrel: dict[str, Floats]
+
+
+def judge_kind(
+    kind: Kind, roles: Mapping[str, Role], *, strangers: int, seed: int, told: bool
+) -> tuple[pa.Table, Rates]:
+    """Return a row for each sample, and the rates; without roles there is one judge, who trained on all as they are."""
+    first = kind.views[0]
+    keys, groups = first.keys, first.groups
+    role = [roles.get(key, Role(0, 0, False)) for key in keys]
+    supply, judge, decoy = (np.array([one[field] for one in role]) for field in range(3))
+    home = np.where(decoy, judge, (judge + 1) % len(kind.views))  # who knows the sample as it is
+    looks = _look(kind, home, strangers, seed)
+    if roles:
+        p_values = _by_decoys(np.stack([view.trust for view in kind.views]), supply, judge, decoy, draw(keys))
+    else:
+        name = kind.items[-1]
+        p_values = rank_p_values(first.rest(name), first.vectors[name], groups, strangers=strangers, seed=seed)
+    known = np.isfinite(p_values)
+    decoys = int(decoy.sum()) or None
+    gross = wrong_rate(p_values[known], groups[known], decoys=decoys, seed=seed)
+    probability = np.full(len(keys), np.nan)
+    probability[known] = local_false_discovery_rate(p_values[known], gross.value)
+    near_rate = wrong_rate(looks.near, groups, resamples=1, seed=seed).value
+    why = _reasons(first, looks, probability, seed)
+    columns = {
+        "key": keys, "items": [", ".join(kind.items)] * len(keys), "p_value": _nullable(p_values),
+        "p_mismatch": _nullable(probability), "odd": [one or None for one in looks.odd],
+        "suggestion": [keys[row] for row in looks.best], "reasons": why,
+    }  # fmt: skip
+    rates = Rates(
+        kind.items, int(known.sum()), gross, max(gross.value, near_rate),
+        {str(cut): _above(probability, cut) for cut in CUTS},
+        _by_part(first, p_values, supply if told else None, decoys, seed),
+        reasons.count(why), _notes(int(known.sum()), int((~known).sum()), gross, decoys),
+    )  # fmt: skip
+    types = {"p_value": pa.float64(), "p_mismatch": pa.float64(), "reasons": pa.list_(pa.string())}
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in columns])
+    return pa.table(columns, schema), rates
+
+
+def rows_of_unreadable(unreadable: Sequence[tuple[str, str]], schema: pa.Schema) -> pa.Table:
+    """Return the samples that could not be read as rows of the table: they have a reason and no figures."""
+    rows = [{"key": key, "reasons": [f"unreadable: {why}"]} for key, why in unreadable]
+    return pa.Table.from_pylist(rows, schema)
+
+
+def _by_decoys(
+    trust: Floats, supply: NDArray[np.int64], judge: NDArray[np.int64], decoy: NDArray[np.bool_], drawn: Floats
+) -> Floats:
+    """Return the p-value [N] of each sample among the decoys of its own source, or of all if these are few."""
+    p_values = decoy_p_values(trust, judge, decoy, drawn)
+    for one in np.unique(supply):
+        rows = np.flatnonzero(supply == one)
+        if np.bincount(judge[rows][decoy[rows]], minlength=len(trust)).min() >= NULL:
+            p_values[rows] = decoy_p_values(trust[:, rows], judge[rows], decoy[rows], drawn[rows])
+    return p_values
+
+
+def _look(kind: Kind, home: NDArray[np.int64], strangers: int, seed: int) -> Looks:
+    """Return what each sample looks like to the judge it is at home with."""
+    sides = kind.items if len(kind.items) > 2 else kind.items[-1:]
+    count = len(home)
+    fit, near, best = (np.zeros((len(sides), count)) for _ in range(3))
+    quarrel = {name: np.full(count, np.nan) for name in kind.items}
+    for index, view in enumerate(kind.views):
+        rows = home == index
+        for name in kind.items:
+            rest, item = view.rest(name), view.vectors[name]
+            odd = group_p_values(rest, item, view.groups, strangers=strangers, seed=seed)
+            quarrel[name][rows] = odd[rows]
+            if name in sides:
+                side, cosine = sides.index(name), (rest * item).sum(1)
+                fit[side, rows] = ((cosine - cosine.mean()) / max(float(cosine.std()), 1e-12))[rows]
+                near[side, rows] = near_p_values(rest, item, view.groups)[rows]
+                best[side, rows] = _best_partners(rest[rows], item)
+    least, all_rows = fit.argmin(0), np.arange(count)
+    names = [sides[one] if len(sides) > 1 else "" for one in least]
+    return Looks(names, near[least, all_rows], best[least, all_rows].astype(np.int64), quarrel)
+
+
+def _reasons(view: View, looks: Looks, probability: Floats, seed: int) -> reasons.Reasons:
+    """Return what is wrong with each sample."""
+    alike = _of_known(looks.near, view.groups, seed)
+    exact = reasons.repeated(view.keys, list(view.traits.values()))
+    close = reasons.nearly_repeated(view.keys, list(view.vectors.values()), view.groups)
+    return reasons.merge(
+        [
+            [[f"mismatch of {odd}" if odd else "mismatch"] if one >= LIKELY else []
+             for one, odd in zip(probability, looks.odd, strict=True)],
+            [["resembles"] if not one >= LIKELY and other >= LIKELY else []
+             for one, other in zip(probability, alike, strict=True)],
+            *(reasons.quarrelling(name, _of_known(odd, view.groups, seed), LIKELY)
+              for name, odd in looks.quarrel.items()),
+            exact,
+            [[] if one else other for one, other in zip(exact, close, strict=True)],
+            *(reasons.shared(name, one, view.groups) for name, one in view.traits.items()),
+            *(reasons.counted(name, one) for name, one in view.traits.items()),
+        ]
+    )  # fmt: skip
+
+
+def _of_known(p_values: Floats, groups: NDArray[np.int64], seed: int) -> Floats:
+    """Return the local false discovery rate of the p-values that are known."""
+    probability = np.full(len(p_values), np.nan)
+    known = np.flatnonzero(np.isfinite(p_values))
+    rate = wrong_rate(p_values[known], groups[known], resamples=1, seed=seed).value if len(known) else 1.0
+    if rate < LIKELY:  # else the models can't tell: neighbours are all alike, or the members of a group are not
+        probability[known] = local_false_discovery_rate(p_values[known], rate)
+    return probability
+
+
+def _by_part(
+    view: View, p_values: Floats, supply: NDArray[np.int64] | None, decoys: int | None, seed: int
+) -> list[PartRate]:
+    """Return the rates of the commonest values of each column of the metadata, and of each source if it is told."""
+    names = dict.fromkeys(name for one in view.metadata for name in one)
+    columns: dict[str, list[str | float | None]] = {name: [one.get(name) for one in view.metadata] for name in names}
+    if supply is not None:
+        columns = {"source": supply.tolist(), **columns}
+    known = np.isfinite(p_values)
+    parts = []
+    for column, values in columns.items():
+        counts = Counter(value for value in values if value is not None)
+        for value, _ in counts.most_common(PARTS):
+            rows = np.flatnonzero(known & np.array([one == value for one in values]))
+            if len(rows) >= PART:
+                rate = wrong_rate(p_values[rows], view.groups[rows], decoys=decoys, seed=seed)
+                parts.append(PartRate(column, str(value), len(rows), rate))
+    return sorted(parts, key=lambda part: (part.column, -part.gross.value))
+
+
+def _notes(samples: int, unknown: int, gross: Rate, decoys: int | None) -> list[str]:
+    notes = []
+    if unknown:
+        notes.append(f"{unknown:,} samples have no p-value, for no judge trained on them: train for an epoch or more")
+    if samples < FEW:
+        width = gross.high - gross.low
+        notes.append(
+            f"{samples} samples are few: the rate lies between {gross.low:.1%} and {gross.high:.1%}, {width:.1%} wide"
+        )
+    if gross.high >= 0.95:
+        notes.append(
+            "the judges tell hardly a sample from a mismatch: either nearly all are wrong, or they have learnt too "
+            "little to judge; train longer or take stronger encoders before you believe it"
+        )
+    if not gross.value:
+        notes.append(f"no mismatch was found; there may be up to {gross.high:.1%}")
+    if decoys is None:
+        notes.append(
+            "judged by a model that was trained on these very samples: it believes what it memorised, so the rate is "
+            "too low; --judges 2 compares each with known mismatches"
+        )
+    return notes
+
+
+def _best_partners(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the position [N] of the b that is nearest to each a."""
+    import faiss
+
+    index = faiss.IndexFlatIP(b.shape[1])
+    index.add(b)
+    best: NDArray[np.int64] = index.search(a, 1)[1][:, 0]
+    return best
+
+
+def _above(probability: Floats, cut: float) -> tuple[int, float]:
+    chosen = probability[probability >= cut]
+    return len(chosen), round(float(chosen.sum()), 1)
+
+
+def _nullable(values: Floats) -> list[float | None]:
+    return [float(one) if np.isfinite(one) else None for one in values]
