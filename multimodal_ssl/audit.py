@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -119,9 +120,11 @@ def _roles(supplies: Sequence[Supply], config: DecoyConfig, seed: int) -> dict[s
     roles: dict[str, Role] = {}
     for position in range(len(supplies)):
         found = cast(supplies, position, config, seed)
-        for key, judge, decoy in zip(found.keys, found.judge.tolist(), found.decoy.tolist(), strict=True):
-            roles[key] = Role(position, judge, decoy)
-    counts = [sum(one.decoy and one.judge == judge for one in roles.values()) for judge in range(config.judges)]
+        items = [item if is_decoy else None for item, is_decoy in zip(found.items, found.decoy, strict=True)]
+        for key, judge, item in zip(found.keys, found.judge.tolist(), items, strict=True):
+            roles[key] = Role(position, judge, item)
+    decoys = Counter(one.judge for one in roles.values() if one.exchanged)
+    counts = [decoys[judge] for judge in range(config.judges)]
     if min(counts) < LEAST:
         raise InputError(
             f"only {min(counts)} of {len(roles):,} samples could exchange an item with one of another group, and it "

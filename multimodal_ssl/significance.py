@@ -19,6 +19,7 @@ from multimodal_ssl.metrics import wilson_interval
 Floats = NDArray[np.float64]
 LEVELS = np.arange(0.5, 0.96, 0.05)  # p-values above are those of wrong pairs, nearly all
 ENOUGH = 200  # p-values above a level, were all pairs wrong
+FEWEST = 20  # decoys of one kind, from which samples are ranked among them alone
 
 
 class Rate(NamedTuple):
@@ -29,24 +30,34 @@ class Rate(NamedTuple):
     high: float
 
 
-def decoy_p_values(scores: Floats, judge: NDArray[np.int64], decoy: NDArray[np.bool_], drawn: Floats) -> Floats:
+def decoy_p_values(
+    scores: Floats,
+    judge: NDArray[np.int64],
+    decoy: NDArray[np.bool_],
+    *,
+    suspect: NDArray[np.int64],
+    exchanged: NDArray[np.int64],
+    drawn: Floats,
+) -> Floats:
     """Return the p-value [N] of each sample: its rank among the decoys of as many judges (see decoys.py).
 
     A sample belongs to a judge and is scored by the mean of all others, as are the decoys of that judge. One that is a
     decoy to the others is scored by its own judge, to whom the decoys of the others are decoys.
 
     Args:
-        scores: [J, N], high where a judge believes the pair; NaN where it knows it not.
+        scores: [J, N], high where a judge believes the sample; NaN where it knows it not.
+        suspect: [N], what might be wrong with the sample; it is ranked among the decoys that have that exchanged, or
+            among all if they are few.
+        exchanged: [N], what is exchanged where the sample is a decoy.
         drawn: [N], in [0, 1): the place of each sample among those that it ties with, drawn at random.
     """
     p_values = np.full(len(judge), np.nan)
     for index, own in enumerate(scores):
-        others = np.delete(scores, index, 0).mean(0)
-        mine = judge == index
-        for some, score, null in (
-            (mine & ~decoy, others, others[mine & decoy]), (mine & decoy, own, own[~mine & decoy])
-        ):  # fmt: skip
-            p_values[some] = _ranks(score[some], null, drawn[some])
+        mine, others = judge == index, np.delete(scores, index, 0).mean(0)
+        for some, score, null in ((mine & ~decoy, others, mine & decoy), (mine & decoy, own, ~mine & decoy)):
+            for one in np.unique(suspect[some]):
+                rows, like = some & (suspect == one), null & (exchanged == one)
+                p_values[rows] = _ranks(score[rows], score[like if like.sum() >= FEWEST else null], drawn[rows])
     return p_values
 
 

@@ -29,15 +29,14 @@ PART = 50  # samples, from which a value of the metadata is told apart
 PARTS = 50  # values of one column at most
 CUTS = (0.5, 0.8, 0.9, 0.95)
 LIKELY = 0.5  # probability from which something is called a reason
-NULL = 20  # decoys of one source, from which its samples are compared with them alone
 
 
 class Role(NamedTuple):
-    """The supply that a sample comes from, the judge it belongs to, and whether it is a decoy to the others."""
+    """The supply of a sample, the judge it belongs to, and the item it exchanged if it is a decoy to the others."""
 
     supply: int
     judge: int
-    decoy: bool
+    exchanged: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,15 @@ class View:
         total = np.sum([one for other, one in self.vectors.items() if other != name], 0)
         mean: NDArray[np.float32] = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
         return mean
+
+    def fit(self, name: str) -> Floats:
+        """Return how well an item goes with the others [N]: the sum of its cosines, each against what is usual."""
+        item, total = self.vectors[name], np.zeros(len(self.keys))
+        for other, one in self.vectors.items():
+            if other != name:
+                cosine = (item * one).sum(1)
+                total += cosine - np.median(cosine)
+        return total
 
 
 class Kind(NamedTuple):
@@ -137,12 +145,18 @@ def judge_kind(
     """Return a row for each sample, and the rates; without roles there is one judge, who trained on all as they are."""
     first = kind.views[0]
     keys, groups = first.keys, first.groups
-    role = [roles.get(key, Role(0, 0, False)) for key in keys]
-    supply, judge, decoy = (np.array([one[field] for one in role]) for field in range(3))
+    role = [roles.get(key, Role(0, 0, None)) for key in keys]
+    supply, judge = (np.array([one[field] for one in role]) for field in range(2))
+    decoy = np.array([one.exchanged is not None for one in role])
     home = np.where(decoy, judge, (judge + 1) % len(kind.views))  # who knows the sample as it is
     looks = _look(kind, home, strangers, seed)
     if roles:
-        p_values = _by_decoys(np.stack([view.trust for view in kind.views]), supply, judge, decoy, draw(keys))
+        places = {name: place for place, name in enumerate(kind.items)}
+        p_values = decoy_p_values(
+            np.stack([view.trust for view in kind.views]), judge, decoy, drawn=draw(keys),
+            suspect=supply * len(places) + [places[one or kind.items[-1]] for one in looks.odd],
+            exchanged=supply * len(places) + [places.get(one.exchanged or "", 0) for one in role],
+        )  # fmt: skip
     else:
         name = kind.items[-1]
         p_values = rank_p_values(first.rest(name), first.vectors[name], groups, strangers=strangers, seed=seed)
@@ -175,18 +189,6 @@ def rows_of_unreadable(unreadable: Sequence[tuple[str, str]], schema: pa.Schema)
     return pa.Table.from_pylist(rows, schema)
 
 
-def _by_decoys(
-    trust: Floats, supply: NDArray[np.int64], judge: NDArray[np.int64], decoy: NDArray[np.bool_], drawn: Floats
-) -> Floats:
-    """Return the p-value [N] of each sample among the decoys of its own source, or of all if these are few."""
-    p_values = decoy_p_values(trust, judge, decoy, drawn)
-    for one in np.unique(supply):
-        rows = np.flatnonzero(supply == one)
-        if np.bincount(judge[rows][decoy[rows]], minlength=len(trust)).min() >= NULL:
-            p_values[rows] = decoy_p_values(trust[:, rows], judge[rows], decoy[rows], drawn[rows])
-    return p_values
-
-
 def _look(kind: Kind, home: NDArray[np.int64], strangers: int, seed: int) -> Looks:
     """Return what each sample looks like to the judge it is at home with."""
     sides = kind.items if len(kind.items) > 2 else kind.items[-1:]
@@ -200,8 +202,8 @@ def _look(kind: Kind, home: NDArray[np.int64], strangers: int, seed: int) -> Loo
             odd = group_p_values(rest, item, view.groups, strangers=strangers, seed=seed)
             quarrel[name][rows] = odd[rows]
             if name in sides:
-                side, cosine = sides.index(name), (rest * item).sum(1)
-                fit[side, rows] = ((cosine - cosine.mean()) / max(float(cosine.std()), 1e-12))[rows]
+                side = sides.index(name)
+                fit[side, rows] = view.fit(name)[rows]
                 near[side, rows] = near_p_values(rest, item, view.groups)[rows]
                 best[side, rows] = _best_partners(rest[rows], item)
     least, all_rows = fit.argmin(0), np.arange(count)

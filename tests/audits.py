@@ -91,6 +91,17 @@ class Messy(MapSource):
         return Sample(f"m{index}", items, f"messy {index // 4}", metadata=metadata)
 
 
+class Triples(Sensors):
+    """A third sensor, on the same kind of wire as the first."""
+
+    modalities = {"left": "reading", "right": "reading", "third": "reading"}
+
+    def __init__(self) -> None:
+        super().__init__(count=1500)
+        rng = np.random.default_rng(7)
+        self.readings.append(0.5 * self.readings[0][:, ::-1] + 0.1 * rng.normal(size=(1500, 24)))
+
+
 class Repeated(Sensors):
     """Sensors some of whose keys repeat."""
 
@@ -134,6 +145,7 @@ class Plugin:
         register("sensors", Sensors)
         register("messy", Messy)
         register("repeated", Repeated)
+        register("triples", Triples)
 
 
 CATALOG = Catalog.of(sensors=Plugin(), objectives=objectives)

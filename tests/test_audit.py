@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from multimodal_ssl.audit import audit
-from multimodal_ssl.config import AuditConfig, load_config
+from multimodal_ssl.config import AuditConfig, load_config, parse_config
 from multimodal_ssl.data import hash64
 from multimodal_ssl.decoys import cast
 from multimodal_ssl.embed import embed
 from multimodal_ssl.metrics import auroc
 from multimodal_ssl.pipeline import fit, open_supplies
 
-from .audits import CATALOG, COUNT, Messy, MessyAudit, PlantedAudit, Sensors, config
+from .audits import CATALOG, COUNT, Messy, MessyAudit, PlantedAudit, Sensors, Triples, config, corrupted
 from .toys import Torn, catalog, toy_config
 
 
@@ -45,6 +45,25 @@ def test_the_suggestion_is_the_partner_that_was_taken_away(planted_audit: Plante
     suspects = [one for one in planted_audit.found.table.to_pylist() if planted_audit.truth[one["key"]]]
     right = sum(one["suggestion"] == owner[one["key"]] for one in suspects)
     assert right / len(suspects) > 0.8
+
+
+def test_of_three_items_the_odd_one_is_named_and_its_own_place_suggested(tmp_path: Path) -> None:
+    values = config(tmp_path, name="triples", steps=150, corrupt={"mismatch": 0.2, "item": "right"}).model_dump()
+    values["encoders"]["third"] = {"name": "dense"}
+    settings = parse_config(values)
+    source = corrupted(settings)
+    truth = {sample.key: bool(wrong) for sample, wrong in zip(source, source.mismatched, strict=True)}
+    found = audit(settings, tmp_path / "audit", catalog=CATALOG)
+    (rate,) = found.rates
+    assert rate.items == ("left", "right", "third")
+    assert rate.gross.low <= 0.2 <= rate.gross.high
+    assert rate.gross.value == pytest.approx(0.2, abs=0.05)
+    named = [row for row in found.table.to_pylist() if truth[row["key"]] and row["p_mismatch"] >= 0.5]
+    assert len(named) > 0.8 * sum(truth.values())
+    assert sum("mismatch of right" in row["reasons"] for row in named) > 0.95 * len(named)
+    clean, noisy = Triples(), {sample.items["right"].tobytes(): sample.key for sample in source}
+    right = [noisy[clean[int(row["key"][1:])].items["right"].tobytes()] == row["suggestion"] for row in named]
+    assert np.mean(right) > 0.7
 
 
 def test_clean_pairs_are_not_accused(tmp_path: Path) -> None:

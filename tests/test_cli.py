@@ -252,7 +252,7 @@ def test_an_audit_of_a_run_is_printed_saved_and_taken_by_the_next_training(tmp_p
     folder = tmp_path / "run-audit"
     done = mmssl("audit", tmp_path / "run", "--judges", 1)
     assert sorted(path.name for path in folder.iterdir()) == ["audit.html", "audit.json", "audit.parquet"], "no fold"
-    for line in ("trained on these very pairs", "59 pairs are few", f"look at: {folder / 'audit.html'}"):
+    for line in ("trained on these very samples", "59 pairs are few", f"look at: {folder / 'audit.html'}"):
         assert line in " ".join(done.stdout.split())
     assert "shelf [/i]" in done.stdout, "a value is no markup"
     assert "shelf [red]" not in done.stdout, "of two pairs no rate is told"

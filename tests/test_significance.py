@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from multimodal_ssl import InputError
 from multimodal_ssl.significance import (
+    FEWEST,
     LEVELS,
     decoy_p_values,
     decreasing_density,
@@ -51,7 +52,9 @@ def test_a_tie_is_half() -> None:
     np.testing.assert_allclose(rank_p_values(same, same, np.arange(10), strangers=10, seed=0), 0.5)
 
 
-def judged(count: int, rate: float, judges: int, *, seed: int = 0) -> tuple[NDArray[np.float64], ...]:
+def judged(
+    count: int, rate: float, judges: int, *, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
     """Return scores [J, N] of samples of which some are wrong, the judge of each, who is a decoy, and who is wrong."""
     rng = np.random.default_rng(seed)
     judge, decoy, wrong = rng.integers(judges, size=count), rng.random(count) < 0.2, rng.random(count) < rate
@@ -60,20 +63,26 @@ def judged(count: int, rate: float, judges: int, *, seed: int = 0) -> tuple[NDAr
     return scores, judge, decoy, wrong
 
 
+def by_one_kind(scores: NDArray[np.float64], judge: NDArray[np.int64], decoy: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the p-values where all samples are alike."""
+    one, drawn = np.zeros(len(judge), np.int64), np.random.default_rng(2).random(len(judge))
+    return decoy_p_values(scores, judge, decoy, suspect=one, exchanged=one, drawn=drawn)
+
+
 @pytest.mark.parametrize("judges", [2, 3, 5])
 def test_p_values_among_decoys_are_places_in_the_null_of_as_many_judges(judges: int) -> None:
-    scores, judge, decoy, _ = judged(300, 0.3, judges)
-    drawn = np.random.default_rng(2).random(300)
+    scores, judge, decoy, _ = judged(600, 0.3, judges)
+    drawn = np.random.default_rng(2).random(600)
     scores[:, 7] = scores[0, 9] = np.nan
-    p_values = decoy_p_values(scores, judge, decoy, drawn)
-    for i in range(300):
-        others = [k for k in range(judges) if k != judge[i]]
-        if decoy[i]:
-            own = scores[judge[i], i]
-            null = [scores[judge[i], j] for j in range(300) if decoy[j] and judge[j] != judge[i]]
-        else:
-            own = np.mean([scores[k, i] for k in others])
-            null = [np.mean([scores[k, j] for k in others]) for j in range(300) if decoy[j] and judge[j] == judge[i]]
+    suspect, exchanged = np.random.default_rng(3).integers(2, size=(2, 600))
+    suspect[:12] = 2  # so few that they are ranked among all
+    p_values = decoy_p_values(scores, judge, decoy, suspect=suspect, exchanged=exchanged, drawn=drawn)
+    for i in range(600):
+        by = [judge[i]] if decoy[i] else [k for k in range(judges) if k != judge[i]]
+        among = [j for j in range(600) if decoy[j] and (judge[j] != judge[i]) == decoy[i]]
+        like = [j for j in among if exchanged[j] == suspect[i]]
+        own = scores[by, i].mean()
+        null = [scores[by, j].mean() for j in (like if len(like) >= FEWEST else among)]
         null = [one for one in null if np.isfinite(one)]
         if not np.isfinite(own):
             assert np.isnan(p_values[i])
@@ -86,7 +95,7 @@ def test_p_values_among_decoys_are_places_in_the_null_of_as_many_judges(judges: 
 @pytest.mark.parametrize("judges", [2, 3])
 def test_p_values_among_decoys_are_uniform_where_samples_are_wrong_and_small_where_right(judges: int) -> None:
     scores, judge, decoy, wrong = judged(20_000, 0.3, judges, seed=1)
-    p_values = decoy_p_values(scores, judge, decoy, np.random.default_rng(2).random(20_000))
+    p_values = by_one_kind(scores, judge, decoy)
     quantiles = [0.1, 0.25, 0.5, 0.75, 0.9]
     for some in (wrong & decoy, wrong & ~decoy):
         np.testing.assert_allclose(np.quantile(p_values[some], quantiles), quantiles, atol=0.04)
@@ -97,7 +106,7 @@ def test_p_values_among_decoys_are_uniform_where_samples_are_wrong_and_small_whe
 
 def test_scores_that_are_all_equal_have_uniform_p_values() -> None:
     _, judge, decoy, _ = judged(5000, 0, 2)
-    p_values = decoy_p_values(np.zeros((2, 5000)), judge, decoy, np.random.default_rng(2).random(5000))
+    p_values = by_one_kind(np.zeros((2, 5000)), judge, decoy)
     np.testing.assert_allclose(np.quantile(p_values, [0.05, 0.5, 0.95]), [0.05, 0.5, 0.95], atol=0.03)
 
 
