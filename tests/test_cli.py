@@ -251,19 +251,19 @@ def test_an_audit_of_a_run_is_printed_saved_and_taken_by_the_next_training(tmp_p
     mmssl("fit", config, "sources.0.metadata=[shelf]")
     folder = tmp_path / "run-audit"
     done = mmssl("audit", tmp_path / "run", "--judges", 1)
-    assert sorted(path.name for path in folder.iterdir()) == ["audit.html", "audit.json", "audit.parquet"], "no fold"
-    for line in ("trained on these very samples", "59 pairs are few", f"look at: {folder / 'audit.html'}"):
+    assert sorted(path.name for path in folder.iterdir()) == ["audit.html", "audit.json", "audit.parquet"], "no judge"
+    for line in ("trained on these very samples", "59 samples are few", f"look at: {folder / 'audit.html'}"):
         assert line in " ".join(done.stdout.split())
     assert "shelf [/i]" in done.stdout, "a value is no markup"
-    assert "shelf [red]" not in done.stdout, "of two pairs no rate is told"
+    assert "shelf [red]" not in done.stdout, "of two samples no rate is told"
     table = pq.ParquetFile(folder / "audit.parquet").read().to_pylist()
     assert len(table) == 60
     assert table[-1]["key"] == "3"
     assert table[-1]["reasons"][0].startswith("unreadable: FileNotFoundError")
     figures = json.loads((folder / "audit.json").read_text())
     (rate,) = figures["rates"]
-    assert (rate["first"], rate["second"], rate["pairs"]) == ("image", "text", 59)
-    assert [(part["column"], part["value"], part["pairs"]) for part in rate["parts"]] == [("shelf", "[/i]", 57)]
+    assert (rate["items"], rate["samples"]) == (["image", "text"], 59)
+    assert [(part["column"], part["value"], part["samples"]) for part in rate["parts"]] == [("shelf", "[/i]", 57)]
 
     audit = tmp_path / "audit.parquet"  # six steps tell nothing: say what is wrong
     told = [{**row, "p_mismatch": 0.7 if len(row["key"]) == 1 else 0.1} for row in table[:-1]]
@@ -313,7 +313,7 @@ def test_a_broken_command_of_a_plugin_leaves_all_others_alone(monkeypatch: pytes
     assert "the command 'stumble' is broken (ImportError: no [/libx.so])" in mmssl("stumble", code=2).stderr
 
 
-def test_one_fold_of_a_run_needs_no_folder(tmp_path: Path) -> None:
+def test_the_audit_of_a_run_by_itself_needs_no_folder(tmp_path: Path) -> None:
     mmssl("fit", shop(tmp_path))
     mmssl("audit", tmp_path / "run", "--judges", 1)
     assert (tmp_path / "run-audit" / "audit.html").exists()
