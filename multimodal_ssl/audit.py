@@ -22,7 +22,7 @@ from multimodal_ssl.pipeline import fit, load, open_training
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.trust import Trust
 from multimodal_ssl.types import MapSource, Sample
-from multimodal_ssl.verdict import Kind, Rates, Role, View, judge_kind, rows_of_unreadable
+from multimodal_ssl.verdict import Rates, Role, View, judge_kind, rows_of_unreadable
 
 DECOYS = 0.1  # share of the samples of a run; more where they would be fewer than MANY, but never above MOST
 MANY = 100
@@ -63,10 +63,12 @@ def audit(
     if config.decoys:
         raise InputError("this is the run of a judge, some of its samples are decoys: audit the config it was made for")
     supplies, _ = open_training(config, catalog)
-    count = _survey(supplies)
+    roles = _survey(supplies)
+    count = len(roles)
     wanted = min(max(DECOYS * count, MANY), MOST * count)
     share = min(0.5, wanted * judges / (max(1, judges - 1) * count))
-    roles = _roles(supplies, DecoyConfig(judges=judges, judge=0, share=share), config.seed) if judges > 1 else {}
+    if judges > 1:
+        roles |= _decoys(supplies, DecoyConfig(judges=judges, judge=0, share=share), config.seed)
     kinds: dict[tuple[str, ...], list[View]] = {}
     unreadable: dict[tuple[str, str], None] = {}
     for index in range(judges):
@@ -80,7 +82,7 @@ def audit(
         for items, view in _by_items(found, trust).items():
             kinds.setdefault(items, []).append(view)
     judged = [
-        judge_kind(Kind(items, _align(views)), roles, strangers=strangers, seed=config.seed, told=len(supplies) > 1)
+        judge_kind(items, _align(views), roles, strangers=strangers, seed=config.seed, told=len(supplies) > 1)
         for items, views in kinds.items()
         if len(views) == judges
     ]
@@ -92,9 +94,10 @@ def audit(
     return Audit(pa.concat_tables([table, lost_rows]), [rates for _, rates in judged], list(unreadable))
 
 
-def _survey(supplies: Sequence[Supply]) -> int:
-    """Return the number of samples; raise InputError if keys repeat or all samples are of one group."""
-    groups: dict[str, str] = {}
+def _survey(supplies: Sequence[Supply]) -> dict[str, Role]:
+    """Return each sample by its key, none a decoy; raise InputError if keys repeat or all samples are of one group."""
+    roles: dict[str, Role] = {}
+    groups: set[str] = set()
     repeated: list[str] = []
     for position, supply in enumerate(supplies):
         source = supply.source
@@ -102,21 +105,22 @@ def _survey(supplies: Sequence[Supply]) -> int:
         for sample in samples:
             if isinstance(sample, Sample):
                 key = told(supplies, position, sample.key)
-                repeated += [key] if key in groups else []
-                groups[key] = sample.group or sample.key
+                repeated += [key] if key in roles else []
+                roles[key] = Role(position, 0, None)
+                groups.add(sample.group or sample.key)
     if repeated:
         some = ", ".join(map(repr, dict.fromkeys(repeated[:20])))
         raise InputError(f"{len(repeated):,} samples have a key that another one has, too; make them unique: {some}")
-    if len(set(groups.values())) < 2:
+    if len(groups) < 2:
         raise InputError(
-            f"the {len(groups):,} samples are all of one group, so that there is no stranger to compare a partner "
+            f"the {len(roles):,} samples are all of one group, so that there is no stranger to compare a partner "
             "with: leave out `group`"
         )
-    return len(groups)
+    return roles
 
 
-def _roles(supplies: Sequence[Supply], config: DecoyConfig, seed: int) -> dict[str, Role]:
-    """Return the role of each sample by its key; raise InputError if a judge has too few decoys."""
+def _decoys(supplies: Sequence[Supply], config: DecoyConfig, seed: int) -> dict[str, Role]:
+    """Return the role of each sample by its key; raise InputError if there are too few decoys to judge by."""
     roles: dict[str, Role] = {}
     for position in range(len(supplies)):
         found = cast(supplies, position, config, seed)

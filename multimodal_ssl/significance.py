@@ -48,7 +48,7 @@ def decoy_p_values(
         scores: [J, N], high where a judge believes the sample; NaN where it knows it not.
         suspect: [N], what might be wrong with the sample; it is ranked among the decoys that have that exchanged, or
             among all if they are few.
-        exchanged: [N], what is exchanged where the sample is a decoy.
+        exchanged: [N], what is exchanged where the sample is a decoy. Without any decoy a p-value is NaN.
         drawn: [N], in [0, 1): the place of each sample among those that it ties with, drawn at random.
     """
     p_values = np.full(len(judge), np.nan)
@@ -69,7 +69,7 @@ def _ranks(scores: Floats, null: Floats, drawn: Floats) -> Floats:
     null = np.sort(null[np.isfinite(null)])
     below, upto = (np.searchsorted(null, scores, side) for side in ("left", "right"))
     p_values = (len(null) - upto + drawn * (upto - below + 1)) / (len(null) + 1)
-    return np.where(np.isfinite(scores), p_values, np.nan)
+    return np.where(np.isfinite(scores) & (len(null) > 0), p_values, np.nan)
 
 
 def rank_p_values(

@@ -82,13 +82,6 @@ class View:
         return total
 
 
-class Kind(NamedTuple):
-    """Samples with the same items, as each judge sees them."""
-
-    items: tuple[str, ...]
-    views: list[View]
-
-
 @dataclass(frozen=True, slots=True)
 class PartRate:
     """The rate of the samples that share one value: of the source, or of a column of the metadata."""
@@ -140,40 +133,46 @@ class Looks(NamedTuple):
 
 
 def judge_kind(
-    kind: Kind, roles: Mapping[str, Role], *, strangers: int, seed: int, told: bool
+    items: tuple[str, ...], views: Sequence[View], roles: Mapping[str, Role], *, strangers: int, seed: int, told: bool
 ) -> tuple[pa.Table, Rates]:
-    """Return a row for each sample, and the rates; without roles there is one judge, who trained on all as they are."""
-    first = kind.views[0]
+    """Return a row for each sample with these items as each judge sees it, and the rates.
+
+    A single judge trained on all as they are, so that it ranks the last item among strangers. `told` gives the rates by
+    source, too.
+    """
+    first = views[0]
     keys, groups = first.keys, first.groups
-    role = [roles.get(key, Role(0, 0, None)) for key in keys]
+    role = [roles[key] for key in keys]
     supply, judge = (np.array([one[field] for one in role]) for field in range(2))
     decoy = np.array([one.exchanged is not None for one in role])
-    home = np.where(decoy, judge, (judge + 1) % len(kind.views))  # who knows the sample as it is
-    looks = _look(kind, home, strangers, seed)
-    if roles:
-        places = {name: place for place, name in enumerate(kind.items)}
+    home = np.where(decoy, judge, (judge + 1) % len(views))  # who knows the sample as it is
+    looks = _look(items, views, home, strangers, seed)
+    if len(views) > 1:
+        places = {name: place for place, name in enumerate(items)}
         p_values = decoy_p_values(
-            np.stack([view.trust for view in kind.views]), judge, decoy, drawn=draw(keys),
-            suspect=supply * len(places) + [places[one or kind.items[-1]] for one in looks.odd],
+            np.stack([view.trust for view in views]), judge, decoy, drawn=draw(keys),
+            suspect=supply * len(places) + [places[one or items[-1]] for one in looks.odd],
             exchanged=supply * len(places) + [places.get(one.exchanged or "", 0) for one in role],
         )  # fmt: skip
     else:
-        name = kind.items[-1]
-        p_values = rank_p_values(first.rest(name), first.vectors[name], groups, strangers=strangers, seed=seed)
+        rest, last = first.rest(items[-1]), first.vectors[items[-1]]
+        p_values = rank_p_values(rest, last, groups, strangers=strangers, seed=seed)
     known = np.isfinite(p_values)
-    decoys = int(decoy.sum()) or None
-    gross = wrong_rate(p_values[known], groups[known], decoys=decoys, seed=seed)
+    decoys = int(decoy.sum()) if len(views) > 1 else None
+    gross = Rate(1.0, 0.0, 1.0)  # nothing is known
+    if known.any():
+        gross = wrong_rate(p_values[known], groups[known], decoys=decoys, seed=seed)
     probability = np.full(len(keys), np.nan)
     probability[known] = local_false_discovery_rate(p_values[known], gross.value)
     near_rate = wrong_rate(looks.near, groups, resamples=1, seed=seed).value
     why = _reasons(first, looks, probability, seed)
     columns = {
-        "key": keys, "items": [", ".join(kind.items)] * len(keys), "p_value": _nullable(p_values),
+        "key": keys, "items": [", ".join(items)] * len(keys), "p_value": _nullable(p_values),
         "p_mismatch": _nullable(probability), "odd": [one or None for one in looks.odd],
         "suggestion": [keys[row] for row in looks.best], "reasons": why,
     }  # fmt: skip
     rates = Rates(
-        kind.items, int(known.sum()), gross, max(gross.value, near_rate),
+        items, int(known.sum()), gross, max(gross.value, near_rate),
         {str(cut): _above(probability, cut) for cut in CUTS},
         _by_part(first, p_values, supply if told else None, decoys, seed),
         reasons.count(why), _notes(int(known.sum()), int((~known).sum()), gross, decoys),
@@ -189,15 +188,15 @@ def rows_of_unreadable(unreadable: Sequence[tuple[str, str]], schema: pa.Schema)
     return pa.Table.from_pylist(rows, schema)
 
 
-def _look(kind: Kind, home: NDArray[np.int64], strangers: int, seed: int) -> Looks:
+def _look(items: tuple[str, ...], views: Sequence[View], home: NDArray[np.int64], strangers: int, seed: int) -> Looks:
     """Return what each sample looks like to the judge it is at home with."""
-    sides = kind.items if len(kind.items) > 2 else kind.items[-1:]
+    sides = items if len(items) > 2 else items[-1:]
     count = len(home)
     fit, near, best = (np.zeros((len(sides), count)) for _ in range(3))
-    quarrel = {name: np.full(count, np.nan) for name in kind.items}
-    for index, view in enumerate(kind.views):
+    quarrel = {name: np.full(count, np.nan) for name in items}
+    for index, view in enumerate(views):
         rows = home == index
-        for name in kind.items:
+        for name in items:
             rest, item = view.rest(name), view.vectors[name]
             odd = group_p_values(rest, item, view.groups, strangers=strangers, seed=seed)
             quarrel[name][rows] = odd[rows]
@@ -265,7 +264,10 @@ def _by_part(
 def _notes(samples: int, unknown: int, gross: Rate, decoys: int | None) -> list[str]:
     notes = []
     if unknown:
-        notes.append(f"{unknown:,} samples have no p-value, for no judge trained on them: train for an epoch or more")
+        notes.append(
+            f"{unknown:,} samples have no p-value: a judge did not train on them (give it an epoch or more), "
+            "or no decoy has the same items"
+        )
     if samples < FEW:
         width = gross.high - gross.low
         notes.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,6 +102,17 @@ class Triples(Sensors):
         self.readings.append(0.5 * self.readings[0][:, ::-1] + 0.1 * rng.normal(size=(1500, 24)))
 
 
+class Gaps(Triples):
+    """Three of them lack the third reading."""
+
+    def present(self, index: int) -> Collection[str]:
+        return ("left", "right") if index % 500 == 7 else tuple(self.modalities)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return replace(sample, items={name: sample.items[name] for name in self.present(index)})
+
+
 class Repeated(Sensors):
     """Sensors some of whose keys repeat."""
 
@@ -146,6 +157,7 @@ class Plugin:
         register("messy", Messy)
         register("repeated", Repeated)
         register("triples", Triples)
+        register("gaps", Gaps)
 
 
 CATALOG = Catalog.of(sensors=Plugin(), objectives=objectives)

@@ -66,6 +66,19 @@ def test_of_three_items_the_odd_one_is_named_and_its_own_place_suggested(tmp_pat
     assert np.mean(right) > 0.7
 
 
+def test_samples_whose_like_are_too_few_for_a_decoy_are_not_judged(tmp_path: Path) -> None:
+    values = config(tmp_path, name="gaps", steps=15, batch=100).model_dump()
+    values["encoders"]["third"] = {"name": "dense"}
+    found = audit(parse_config(values), tmp_path / "audit", catalog=CATALOG)
+    rates = {rate.items: rate for rate in found.rates}
+    few = rates["left", "right"]
+    assert (few.samples, few.gross) == (0, (1, 0, 1)), "nothing is known"
+    assert few.notes[0].startswith("3 samples have no p-value")
+    unknown = {row["key"] for row in found.table.to_pylist() if row["items"] == "left, right"}
+    assert unknown == {"s7", "s507", "s1007"}
+    assert all(row["p_mismatch"] is None for row in found.table.to_pylist() if row["key"] in unknown)
+
+
 def test_clean_pairs_are_not_accused(tmp_path: Path) -> None:
     (rate,) = audit(config(tmp_path), tmp_path / "audit", catalog=CATALOG).rates
     assert rate.gross.value <= 0.02

@@ -104,7 +104,10 @@ def test_a_config_does_not_change(load: Callable[..., Config]) -> None:
         ("train.leaning_rate=1", "unknown key train.leaning_rate: known: batch, checkpoint_every, clip, "),
         ("train.setps=1", "unknown key train.setps: did you mean 'steps'?"),
         ("binder.dims=1", "unknown key binder.dims: did you mean 'dim'?"),
-        ("xyz=1", "unknown key xyz: known: audit, binder, decoys, encoders, evaluation, objective, run, seed, sources, train"),
+        (
+            "xyz=1",
+            "unknown key xyz: known: audit, binder, decoys, encoders, evaluation, objective, run, seed, sources, train",
+        ),
     ],
 )
 def test_an_unknown_key_is_answered_with_the_nearest_of_its_section(
