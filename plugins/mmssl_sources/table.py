@@ -160,12 +160,11 @@ def _cast_to_text(rows: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
 
 
 def _read_metadata(rows: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
-    """Return a column of plain values: numbers and texts as they are, what else can be text as text; blank is none."""
+    """Return a column of plain values: numbers and texts as they are, what else can be text as text."""
     kind = rows[name].type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return rows[name]
-    texts = _cast_to_text(rows, name, path)
-    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), pa.scalar(None, pa.string()), texts)
+    return _cast_to_text(rows, name, path)
 
 
 def _read_weights(rows: pa.Table, name: str, path: Path, keys: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -125,12 +125,6 @@ def test_metadata_of_csv_are_strings_to_the_last_zero(tmp_path: Path) -> None:
     }
 
 
-def test_a_blank_cell_of_metadata_says_nothing(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("caption,set\na,\nb, \nc,x\n")
-    source = open_table(tmp_path / "t.csv", {"text": "caption"}, metadata=["set"])
-    assert [source[row].metadata["set"] for row in range(3)] == [None, None, "x"]
-
-
 def test_metadata_that_are_neither_numbers_nor_text_become_text_if_they_can(tmp_path: Path) -> None:
     rows = [{"caption": "c", "day": datetime.date(2020, 1, 2), "tags": ["a"], "none": None}]
     path = write(tmp_path / "t.parquet", rows)
