@@ -252,7 +252,7 @@ def _by_part(
     known = np.isfinite(p_values)
     parts = []
     for column, values in columns.items():
-        counts = Counter(value for value in values if value is not None)
+        counts = Counter(value for value in values if value not in (None, ""))
         for value, _ in counts.most_common(PARTS):
             rows = np.flatnonzero(known & np.array([one == value for one in values]))
             if len(rows) >= PART:

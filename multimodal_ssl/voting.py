@@ -59,8 +59,8 @@ def weigh(votes: Votes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
     A voter is right with its accuracy a, else says anything, common answers more often. With p the share of an answer
     among all votes, the odds of an answer of a key against all its answers being wrong are p^(1 - n) * prod a / (1 - a)
-    over the n who say it, to 1 - sum of the p. The prior keeps a voter who is never compared near where it began; of two
-    voters only the product is known, so that they come out alike.
+    over the n who say it, to 1 - sum of the p. The prior keeps a voter who is never compared near where it began; of
+    two voters only the product is known, so that they come out alike.
     """
     voters, keys, answers = votes
     _, common, counts = np.unique(answers, return_inverse=True, return_counts=True)

@@ -87,7 +87,12 @@ class Messy(MapSource):
         items: dict[str, Any] = {name: one[index] for name, one in self.readings.items()}
         if index == self.torn[1]:
             items["right"] = "no array"
-        metadata: dict[str, str | float | None] = {"shop": self.shop(index), "shift": index // 4 % 2, "serial": index}
+        metadata: dict[str, str | float | None] = {
+            "shop": self.shop(index),
+            "shift": index // 4 % 2,
+            "serial": index,
+            "blank": "",
+        }
         return Sample(f"m{index}", items, f"messy {index // 4}", metadata=metadata)
 
 
