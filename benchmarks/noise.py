@@ -205,7 +205,7 @@ def keep(path: Path, cell: dict[str, Any]) -> None:
 def table(cells: Sequence[dict[str, Any]]) -> str:
     """Return a Markdown table: R@1, the mean of directions and seeds, and how much of the oracle's it is."""
     noises = sorted({one["noise"] for one in cells})
-    rows = ["| | " + " | ".join(f"{noise:.0%}" for noise in noises) + " |", "|---" * (len(noises) + 1) + "|"]
+    rows = ["| | seeds | " + " | ".join(f"{noise:.0%}" for noise in noises) + " |", "|---" * (len(noises) + 2) + "|"]
     for what in [one for one in ALL if any(cell["what"] == one and "r1" in cell for cell in cells)]:
         row = []
         for noise in noises:
@@ -214,7 +214,8 @@ def table(cells: Sequence[dict[str, Any]]) -> str:
             share = [ours[seed] / best[seed] for seed in ours.keys() & best.keys() if what != "oracle"]
             text = f"{np.mean(list(ours.values())):.3f}" if ours else ""
             row.append(text + (f" ({np.mean(share):.2f})" if share and (noise or what != "info-nce") else ""))
-        rows.append(f"| {what} | " + " | ".join(row) + " |")
+        counts = {len(recalls(cells, what, noise)) for noise in noises} - {0}
+        rows.append(f"| {what} | {'-'.join(map(str, sorted(counts)))} | " + " | ".join(row) + " |")
     return "\n".join(rows)
 
 
