@@ -78,13 +78,16 @@ def detection(cells: list[dict[str, Any]]) -> str:
 
 def plot(results: dict[str, list[dict[str, Any]]]) -> None:
     """Draw R@1 against noise for each data set, and the estimated rate against the true one."""
-    figure = Figure(figsize=(4.5 * len(results), 3.6), layout="constrained")
-    for axes, (name, cells) in zip(figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True):
+    curves = {name: cells for name, cells in results.items() if len({cell["noise"] for cell in cells}) > 1}
+    figure = Figure(figsize=(4.5 * len(curves), 3.6), layout="constrained")
+    for axes, (name, cells) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
         for what in ("oracle", "acl-refined", "acl", "gce", "info-nce"):
             points = {cell["noise"]: recalls(cells, what, cell["noise"]) for cell in cells if cell["what"] == what}
             if what == "oracle":  # without noise it is InfoNCE
                 points[0] = recalls(cells, "info-nce", 0)
             noises = sorted(noise for noise, found in points.items() if found)
+            if not noises:
+                continue
             axes.plot(noises, [mean(points[noise].values()) for noise in noises], marker="o", label=what)
         axes.set(title=name, xlabel="share of mismatched pairs", ylabel="R@1", ylim=(0, None))
         axes.legend(fontsize=8)
@@ -94,7 +97,8 @@ def plot(results: dict[str, list[dict[str, Any]]]) -> None:
     axes.plot([0, 0.8], [0, 0.8], color="gray", linewidth=1)
     for name, cells in results.items():
         audits = [cell for cell in cells if cell["what"] == "audit"]
-        axes.scatter([cell["noise"] for cell in audits], [cell["rate"] for cell in audits], label=name)
+        if audits:
+            axes.scatter([cell["noise"] for cell in audits], [cell["rate"] for cell in audits], label=name)
     axes.set(xlabel="true rate", ylabel="estimated rate", title="the audit")
     axes.legend(fontsize=8)
     figure.savefig(ROOT / "docs" / "noise-rate.png", dpi=100)
