@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,21 +13,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from multimodal_ssl.config import Config, DecoyConfig, PluginConfig
-from multimodal_ssl.data import Supply, attempt, hash64, told
+from multimodal_ssl.data import Supply, hash64, readable, told
 from multimodal_ssl.decoys import cast
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.files import replacing, write_text
-from multimodal_ssl.pipeline import fit, load, open_training
+from multimodal_ssl.pipeline import check_same, fit, load, open_training
 from multimodal_ssl.plugins import Catalog
+from multimodal_ssl.significance import LEAST
 from multimodal_ssl.trust import Trust
-from multimodal_ssl.types import MapSource, Sample
 from multimodal_ssl.verdict import Rates, Role, View, judge_kind, rows_of_unreadable
 
 DECOYS = 0.1  # share of the samples of a run; more where they would be fewer than MANY, but never above MOST
 MANY = 100
 MOST = 0.25
-LEAST = 10  # decoys by which a sample can be judged at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +51,13 @@ def audit(
 ) -> Audit:
     """Judge all samples of the sources of a config.
 
-    Each judge is a run on all of them, with the active complementary loss, in which a tenth are decoys: they exchanged
-    an item on purpose. How far training trusted a sample is ranked among how far it trusted decoys. A run that is there
-    already is taken, one that was stopped goes on. One judge means no such care: the run of the config itself ranks
-    each partner among strangers, and believes what it memorised, so that it finds too few.
+    Each judge is a run on all of them, with the active complementary loss, in which a tenth (of few, up to a quarter)
+    are decoys: they exchanged an item on purpose. How far training trusted a sample is ranked among how far it trusted
+    decoys. A run that is there already is taken, one that was stopped goes on. One judge means no such care: the run of
+    the config itself ranks each partner among strangers, and believes what it memorised, so that it finds too few.
 
-    Raises InputError, before anything is trained, if a key repeats or the samples are too few or too alike for decoys.
+    Raises InputError, before anything is trained, if a key repeats, the samples are too few or too alike
+    for decoys, or a source has no random access to plant them in; and if a judge that is there is of another config.
     """
     catalog = catalog or Catalog.discover()
     if config.decoys:
@@ -75,11 +75,16 @@ def audit(
         decoys = DecoyConfig(judges=judges, judge=index, share=share) if judges > 1 else None
         judge = _judge_of(config, folder / f"judge-{index}", decoys) if decoys else config
         is_there = (judge.run / "binder.json").exists()
+        if decoys and is_there:
+            try:
+                check_same(judge)
+            except InputError as error:
+                raise InputError(f"{error}, or audit into another folder with --out OTHER") from error
         binder = load(judge.run, catalog=catalog) if is_there else fit(judge, resume=True, catalog=catalog)
         found, lost = embed(binder, supplies, workers=config.train.workers, traits=True)
         unreadable |= dict.fromkeys(lost)
-        trust = Trust.load(judge.run / "trust.parquet", judge.trust)
-        for items, view in _by_items(found, trust).items():
+        trust = Trust.load(judge.run / "trust.parquet", judge.trust) if decoys else Trust(judge.trust)
+        for items, view in _by_items(found, trust, roles).items():
             kinds.setdefault(items, []).append(view)
     judged = [
         judge_kind(items, _align(views), roles, strangers=strangers, seed=config.seed, told=len(supplies) > 1)
@@ -100,14 +105,11 @@ def _survey(supplies: Sequence[Supply]) -> dict[str, Role]:
     groups: set[str] = set()
     repeated: list[str] = []
     for position, supply in enumerate(supplies):
-        source = supply.source
-        samples = (one for _, one in attempt(source)) if isinstance(source, MapSource) else iter(source)
-        for sample in samples:
-            if isinstance(sample, Sample):
-                key = told(supplies, position, sample.key)
-                repeated += [key] if key in roles else []
-                roles[key] = Role(position, 0, None)
-                groups.add(sample.group or sample.key)
+        for sample in readable(supply.source):
+            key = told(supplies, position, sample.key)
+            repeated += [key] if key in roles else []
+            roles[key] = Role(position, 0, None)
+            groups.add(sample.group or sample.key)
     if repeated:
         some = ", ".join(map(repr, dict.fromkeys(repeated[:20])))
         raise InputError(f"{len(repeated):,} samples have a key that another one has, too; make them unique: {some}")
@@ -144,15 +146,15 @@ def _judge_of(config: Config, run: Path, decoys: DecoyConfig) -> Config:
     return config.model_copy(update=changes)
 
 
-def _by_items(found: Mapping[str, Embedded], trust: Trust) -> dict[tuple[str, ...], View]:
-    """Return what a judge sees of the samples that have the same two items or more, by the names of these."""
+def _by_items(found: Mapping[str, Embedded], trust: Trust, known: Collection[str]) -> dict[tuple[str, ...], View]:
+    """Return what a judge sees of the known samples that have the same two items or more, by the names of these."""
     holders: dict[str, dict[str, int]] = {}
     for name, embedded in found.items():
         for place, key in enumerate(embedded.keys):
             holders.setdefault(key, {})[name] = place
     alike: dict[tuple[str, ...], list[str]] = {}
     for key, places in holders.items():
-        if len(places) > 1:
+        if len(places) > 1 and key in known:
             alike.setdefault(tuple(places), []).append(key)
     views = {}
     for names, keys in alike.items():

@@ -12,7 +12,7 @@ import numpy as np
 
 from multimodal_ssl.audit import Audit
 from multimodal_ssl.config import Config
-from multimodal_ssl.data import Supply, previews_of, told
+from multimodal_ssl.data import Supply, previews_of, readable, told
 from multimodal_ssl.files import write_text
 from multimodal_ssl.pipeline import open_training
 from multimodal_ssl.plugins import Catalog
@@ -70,7 +70,7 @@ def _see(
     found: dict[str, dict[str, Preview]] = {}
     for position, supply in enumerate(supplies):
         modalities = {name: catalog.modality(supply.source.modalities[name]) for name in supply.names}
-        for sample in supply.source:
+        for sample in readable(supply.source):
             key = told(supplies, position, sample.key)
             if key in keys and set(names) <= sample.items.keys():
                 items = {name: modalities[name].load(sample.items[name]) for name in names}
@@ -89,8 +89,8 @@ def _rates(rate: Rates) -> str:
     return (
         f"<h2>{escape(', '.join(rate.items))}</h2>{notes}"
         f"<p>{rate.samples:,} samples, <b>{rate.gross.value:.1%}</b> of them mismatched "
-        f"(95 %: {rate.gross.low:.1%} to {rate.gross.high:.1%}): an item might be anybody's. Counting items that only "
-        f"resemble the right one, about {rate.any_upper:.1%} at most.</p>"
+        f"(95 %: {rate.gross.low:.1%} to {rate.gross.high:.1%}): an item might be anybody's. With items that only "
+        f"resemble the right one, roughly {rate.with_near:.1%}.</p>"
         '<table><tr><th class="number">p(mismatch) from<th class="number">samples'
         f'<th class="number">wrong, expected<th class="number">precision</tr>{cuts}</table>'
         f'<table><tr><th>what is wrong<th class="number">samples</tr>{kinds}</table>'

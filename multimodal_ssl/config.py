@@ -73,6 +73,12 @@ class DecoyConfig(Strict):
     judge: int = Field(ge=0)
     share: float = Field(gt=0, le=0.5)
 
+    @model_validator(mode="after")
+    def _one_of_them(self) -> DecoyConfig:
+        if self.judge >= self.judges:
+            raise ValueError(f"judge {self.judge} is none of {self.judges}, which begin at 0")
+        return self
+
 
 class SourceConfig(PluginConfig):
     """A pairing source.

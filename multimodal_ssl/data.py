@@ -139,6 +139,14 @@ def attempt(source: MapSource) -> Iterator[tuple[int, Sample | UnreadableError]]
             yield row, UnreadableError(f"row {row}", f"{type(error).__name__}: {error}")
 
 
+def readable(source: PairingSource) -> Iterator[Sample]:
+    """Yield the samples of a source that can be read."""
+    if isinstance(source, MapSource):
+        yield from (one for _, one in attempt(source) if isinstance(one, Sample))
+    else:
+        yield from source
+
+
 class Feed(Dataset[Batch]):
     """Reads, prepares and collates the batch of a ticket; runs in a worker.
 

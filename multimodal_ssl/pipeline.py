@@ -74,8 +74,8 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     trust = Trust(config.trust)
     train(Learner(binder, objective), plan, config.train, trust, run_dir=config.run, resume=resume)
     if process.is_main_process:
-        _save(config.run, binder, pairs)
         trust.save(config.run / "trust.parquet")
+        _save(config.run, binder, pairs)
         save_card(config.run)
     process.wait_for_everyone()
     return binder.eval()
@@ -262,19 +262,25 @@ def _claim(config: Config, *, resume: bool) -> None:
             raise InputError(
                 f"{run} holds a run already: --resume goes on with it, run=OTHER trains into another folder"
             )
-        before, now = (dict(_flat(yaml.safe_load(dump_config(one)))) for one in (load_config(path), config))
-        changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-        changed = [key for key in changed if key != "run" and key.removeprefix("train.") not in FREE_ON_RESUME]
-        if changed:
-            raise InputError(
-                f"{run} was begun with another config ({', '.join(changed[:5])}): resume it with {path}, "
-                "or train into another folder with run=OTHER"
-            )
+        check_same(config)
     elif any(run.iterdir()) and not (path.exists() and path.read_text().startswith(MARK)):
         raise InputError(
             f"{run} is not empty and holds no run: it is left as it is; give another folder with run=OTHER"
         )
     write_text(path, MARK + dump_config(config))
+
+
+def check_same(config: Config) -> None:
+    """Raise InputError if the run in the folder of a config was begun with another one."""
+    path = config.run / "config.yaml"
+    before, now = (dict(_flat(yaml.safe_load(dump_config(one)))) for one in (load_config(path), config))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    changed = [key for key in changed if key != "run" and key.removeprefix("train.") not in FREE_ON_RESUME]
+    if changed:
+        raise InputError(
+            f"{config.run} was begun with another config ({', '.join(changed[:5])}): resume it with {path}, "
+            "or train into another folder with run=OTHER"
+        )
 
 
 def _save(run: Path, binder: Binder, pairs: Sequence[tuple[str, str]]) -> None:

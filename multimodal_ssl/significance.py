@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multimodal_ssl.errors import InputError
 from multimodal_ssl.metrics import wilson_interval
 
 Floats = NDArray[np.float64]
 LEVELS = np.arange(0.5, 0.96, 0.05)  # p-values above are those of wrong pairs, nearly all
 ENOUGH = 200  # p-values above a level, were all pairs wrong
+LEAST = 10  # decoys by which a sample can be judged at all
 FEWEST = 20  # decoys of one kind, from which samples are ranked among them alone
 
 
@@ -48,7 +48,7 @@ def decoy_p_values(
         scores: [J, N], high where a judge believes the sample; NaN where it knows it not.
         suspect: [N], what might be wrong with the sample; it is ranked among the decoys that have that exchanged, or
             among all if they are few.
-        exchanged: [N], what is exchanged where the sample is a decoy. Without any decoy a p-value is NaN.
+        exchanged: [N], what is exchanged where the sample is a decoy. With fewer than LEAST a p-value is NaN.
         drawn: [N], in [0, 1): the place of each sample among those that it ties with, drawn at random.
     """
     p_values = np.full(len(judge), np.nan)
@@ -56,7 +56,7 @@ def decoy_p_values(
         mine, others = judge == index, np.delete(scores, index, 0).mean(0)
         for some, score, null in ((mine & ~decoy, others, mine & decoy), (mine & decoy, own, ~mine & decoy)):
             for one in np.unique(suspect[some]):
-                rows, like = some & (suspect == one), null & (exchanged == one)
+                rows, like = some & (suspect == one), null & (exchanged == one) & np.isfinite(score)
                 p_values[rows] = _ranks(score[rows], score[like if like.sum() >= FEWEST else null], drawn[rows])
     return p_values
 
@@ -69,7 +69,7 @@ def _ranks(scores: Floats, null: Floats, drawn: Floats) -> Floats:
     null = np.sort(null[np.isfinite(null)])
     below, upto = (np.searchsorted(null, scores, side) for side in ("left", "right"))
     p_values = (len(null) - upto + drawn * (upto - below + 1)) / (len(null) + 1)
-    return np.where(np.isfinite(scores) & (len(null) > 0), p_values, np.nan)
+    return np.where(np.isfinite(scores) & (len(null) >= LEAST), p_values, np.nan)
 
 
 def rank_p_values(
@@ -78,7 +78,7 @@ def rank_p_values(
     """Return the p-value of each pair of unit vectors a, b [N, D]: its rank among the cosines with strangers.
 
     Strangers are partners of other groups, drawn once for all pairs; both directions are ranked together. A tie is
-    half. Raises InputError if a pair has no stranger.
+    half. NaN of a pair that has no stranger.
     """
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(len(a), min(strangers, len(a)), replace=False))
@@ -92,9 +92,7 @@ def rank_p_values(
         above = torch.zeros(len(own), dtype=torch.float64)
         for scores in (left[part] @ right[drawn].T, right[part] @ left[drawn].T):
             above += ((scores > own) & stranger).sum(1) + ((scores == own) & stranger).sum(1) / 2
-        p_values.append((above + 0.5) / (2 * stranger.sum(1) + 1))
-        if not stranger.any(1).all():
-            raise InputError("all pairs are of one group: there is no stranger to compare a partner with")
+        p_values.append(torch.where(stranger.any(1), (above + 0.5) / (2 * stranger.sum(1) + 1), torch.nan))
     return torch.cat(p_values).numpy()
 
 
@@ -103,8 +101,8 @@ def near_p_values(
 ) -> Floats:
     """Return the p-value of each pair among the partners of its nearest neighbours in either modality.
 
-    They tell a partner that only resembles the right one, too; but a partner who might be anybody's ranks below these,
-    so the rate that they give is no less than the true one.
+    They tell a partner that only resembles the right one, too, as far as the model did not memorise it; a partner who
+    might be anybody's ranks below these, and counts for more than one.
     """
     import faiss
 

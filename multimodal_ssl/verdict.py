@@ -99,7 +99,7 @@ class Rates:
     Attributes:
         samples: number of samples that were judged.
         gross: share of samples with an item that might be anybody's, with its 95 % interval.
-        any_upper: about this share is wrong, items that only resemble the right one among them.
+        with_near: the share with items that only resemble the right one, roughly: judges memorise some of these.
         expected: cut of p_mismatch -> how many samples are above it, and how many of those are expected to be wrong.
         parts: the rates by source and metadata, highest first.
         reasons: what is wrong -> number of samples.
@@ -109,7 +109,7 @@ class Rates:
     items: tuple[str, ...]
     samples: int
     gross: Rate
-    any_upper: float
+    with_near: float
     expected: dict[str, tuple[int, float]]
     parts: list[PartRate]
     reasons: Mapping[str, int]
@@ -145,10 +145,9 @@ def judge_kind(
     role = [roles[key] for key in keys]
     supply, judge = (np.array([one[field] for one in role]) for field in range(2))
     decoy = np.array([one.exchanged is not None for one in role])
-    home = np.where(decoy, judge, (judge + 1) % len(views))  # who knows the sample as it is
-    looks = _look(items, views, home, strangers, seed)
+    looks = _look(items, views, judge, strangers, seed)
     if len(views) > 1:
-        places = {name: place for place, name in enumerate(items)}
+        places = {name: place if len(items) > 2 else 0 for place, name in enumerate(items)}
         p_values = decoy_p_values(
             np.stack([view.trust for view in views]), judge, decoy, drawn=draw(keys),
             suspect=supply * len(places) + [places[one or items[-1]] for one in looks.odd],
@@ -158,10 +157,10 @@ def judge_kind(
         rest, last = first.rest(items[-1]), first.vectors[items[-1]]
         p_values = rank_p_values(rest, last, groups, strangers=strangers, seed=seed)
     known = np.isfinite(p_values)
-    decoys = int(decoy.sum()) if len(views) > 1 else None
+    decoys = np.bincount(supply[decoy], minlength=supply.max() + 1) if len(views) > 1 else None  # by source
     gross = Rate(1.0, 0.0, 1.0)  # nothing is known
     if known.any():
-        gross = wrong_rate(p_values[known], groups[known], decoys=decoys, seed=seed)
+        gross = wrong_rate(p_values[known], groups[known], decoys=_number(decoys, supply), seed=seed)
     probability = np.full(len(keys), np.nan)
     probability[known] = local_false_discovery_rate(p_values[known], gross.value)
     near_rate = wrong_rate(looks.near, groups, resamples=1, seed=seed).value
@@ -174,8 +173,8 @@ def judge_kind(
     rates = Rates(
         items, int(known.sum()), gross, max(gross.value, near_rate),
         {str(cut): _above(probability, cut) for cut in CUTS},
-        _by_part(first, p_values, supply if told else None, decoys, seed),
-        reasons.count(why), _notes(int(known.sum()), int((~known).sum()), gross, decoys),
+        _by_part(first, p_values, supply, decoys, seed, told=told),
+        reasons.count(why), _notes(int(known.sum()), int((~known).sum()), gross, compared=decoys is not None),
     )  # fmt: skip
     types = {"p_value": pa.float64(), "p_mismatch": pa.float64(), "reasons": pa.list_(pa.string())}
     schema = pa.schema([(name, types.get(name, pa.string())) for name in columns])
@@ -188,14 +187,14 @@ def rows_of_unreadable(unreadable: Sequence[tuple[str, str]], schema: pa.Schema)
     return pa.Table.from_pylist(rows, schema)
 
 
-def _look(items: tuple[str, ...], views: Sequence[View], home: NDArray[np.int64], strangers: int, seed: int) -> Looks:
-    """Return what each sample looks like to the judge it is at home with."""
+def _look(items: tuple[str, ...], views: Sequence[View], judge: NDArray[np.int64], strangers: int, seed: int) -> Looks:
+    """Return what each sample looks like to its own judge, to whom it is no decoy."""
     sides = items if len(items) > 2 else items[-1:]
-    count = len(home)
+    count = len(judge)
     fit, near, best = (np.zeros((len(sides), count)) for _ in range(3))
     quarrel = {name: np.full(count, np.nan) for name in items}
     for index, view in enumerate(views):
-        rows = home == index
+        rows = np.flatnonzero(judge == index)
         for name in items:
             rest, item = view.rest(name), view.vectors[name]
             odd = group_p_values(rest, item, view.groups, strangers=strangers, seed=seed)
@@ -204,7 +203,7 @@ def _look(items: tuple[str, ...], views: Sequence[View], home: NDArray[np.int64]
                 side = sides.index(name)
                 fit[side, rows] = view.fit(name)[rows]
                 near[side, rows] = near_p_values(rest, item, view.groups)[rows]
-                best[side, rows] = _best_partners(rest[rows], item)
+                best[side, rows] = _best_partners(rest, item, rows)
     least, all_rows = fit.argmin(0), np.arange(count)
     names = [sides[one] if len(sides) > 1 else "" for one in least]
     return Looks(names, near[least, all_rows], best[least, all_rows].astype(np.int64), quarrel)
@@ -241,14 +240,25 @@ def _of_known(p_values: Floats, groups: NDArray[np.int64], seed: int) -> Floats:
     return probability
 
 
+def _number(decoys: NDArray[np.int64] | None, supply: NDArray[np.int64]) -> int | None:
+    """Return the number of decoys of the sources that some samples [N] come from."""
+    return None if decoys is None else int(decoys[np.unique(supply)].sum())
+
+
 def _by_part(
-    view: View, p_values: Floats, supply: NDArray[np.int64] | None, decoys: int | None, seed: int
+    view: View,
+    p_values: Floats,
+    supply: NDArray[np.int64],
+    decoys: NDArray[np.int64] | None,
+    seed: int,
+    *,
+    told: bool,
 ) -> list[PartRate]:
     """Return the rates of the commonest values of each column of the metadata, and of each source if it is told."""
     names = dict.fromkeys(name for one in view.metadata for name in one)
     columns: dict[str, list[str | float | None]] = {name: [one.get(name) for one in view.metadata] for name in names}
-    if supply is not None:
-        columns = {"source": supply.tolist(), **columns}
+    if told:
+        columns = {**columns, "source": supply.tolist()}
     known = np.isfinite(p_values)
     parts = []
     for column, values in columns.items():
@@ -256,18 +266,21 @@ def _by_part(
         for value, _ in counts.most_common(PARTS):
             rows = np.flatnonzero(known & np.array([one == value for one in values]))
             if len(rows) >= PART:
-                rate = wrong_rate(p_values[rows], view.groups[rows], decoys=decoys, seed=seed)
+                number = _number(decoys, supply[rows])
+                rate = wrong_rate(p_values[rows], view.groups[rows], decoys=number, seed=seed)
                 parts.append(PartRate(column, str(value), len(rows), rate))
     return sorted(parts, key=lambda part: (part.column, -part.gross.value))
 
 
-def _notes(samples: int, unknown: int, gross: Rate, decoys: int | None) -> list[str]:
+def _notes(samples: int, unknown: int, gross: Rate, *, compared: bool) -> list[str]:
     notes = []
     if unknown:
         notes.append(
             f"{unknown:,} samples have no p-value: a judge did not train on them (give it an epoch or more), "
             "or no decoy has the same items"
         )
+    if not samples:
+        return notes
     if samples < FEW:
         width = gross.high - gross.low
         notes.append(
@@ -280,7 +293,7 @@ def _notes(samples: int, unknown: int, gross: Rate, decoys: int | None) -> list[
         )
     if not gross.value:
         notes.append(f"no mismatch was found; there may be up to {gross.high:.1%}")
-    if decoys is None:
+    if not compared:
         notes.append(
             "judged by a model that was trained on these very samples: it believes what it memorised, so the rate is "
             "too low; --judges 2 compares each with known mismatches"
@@ -288,13 +301,14 @@ def _notes(samples: int, unknown: int, gross: Rate, decoys: int | None) -> list[
     return notes
 
 
-def _best_partners(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the position [N] of the b that is nearest to each a."""
+def _best_partners(a: NDArray[np.float32], b: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the position of the b that is nearest to each a of these rows, its own left out: it may be memorised."""
     import faiss
 
     index = faiss.IndexFlatIP(b.shape[1])
     index.add(b)
-    best: NDArray[np.int64] = index.search(a, 1)[1][:, 0]
+    near = index.search(a[rows], min(2, len(b)))[1]
+    best: NDArray[np.int64] = np.where(near[:, 0] == rows, near[:, -1], near[:, 0])
     return best
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from multimodal_ssl import InputError
 from multimodal_ssl.significance import (
     FEWEST,
     LEVELS,
@@ -171,8 +170,16 @@ def test_no_wrong_pair_at_all_is_no_division_by_zero() -> None:
 
 def test_pairs_of_one_group_can_not_be_compared() -> None:
     a, b, _ = pairs(10, 0)
-    with pytest.raises(InputError, match="all pairs are of one group"):
-        rank_p_values(a, b, np.zeros(10, np.int64), strangers=10, seed=0)
+    assert np.isnan(rank_p_values(a, b, np.zeros(10, np.int64), strangers=10, seed=0)).all()
+
+
+def test_fewer_than_ten_decoys_judge_nobody() -> None:
+    scores, judge, _, _ = judged(400, 0.3, 2)
+    decoy = np.zeros(400, bool)
+    decoy[np.flatnonzero(judge == 0)[:9]] = decoy[np.flatnonzero(judge == 1)[:10]] = True
+    p_values = by_one_kind(scores, judge, decoy)
+    assert np.isnan(p_values[(judge == 0) & ~decoy]).all()
+    assert np.isfinite(p_values[(judge == 1) & ~decoy]).all()
 
 
 def test_p_values_in_a_group_are_ranks_by_the_cosine_with_the_anchors_of_the_others() -> None:

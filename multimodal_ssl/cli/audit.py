@@ -16,10 +16,10 @@ import click
 def audit(config: Path, overrides: tuple[str, ...], out: Path | None, judges: int, top: int) -> None:
     """Tell which pairs of a config's sources do not belong together, and how many there are.
 
-    Each judge trains on all pairs, a tenth of which it mismatches on purpose, and what it believes of the others is
-    compared with what it believes of these. audit.parquet has the probability that each is a mismatch, the partner that
-    would fit best and what else is wrong, audit.json the rates, audit.html the worst pairs as people see them. Stopped,
-    it goes on where it was.
+    Each judge trains on all samples, a tenth of which (of few, up to a quarter) it mismatches on purpose, and what it
+    believes of the others is compared with what it believes of these. audit.parquet has the probability that each is a
+    mismatch, the partner that would fit best and what else is wrong, audit.json the rates, audit.html the worst as
+    people see them. Stopped, it goes on where it was.
 
     CONFIG may be the folder of a run. With --judges 1 the run itself judges what it was trained on: nothing more is
     trained, but it believes what it memorised, so that the rate is too low.
