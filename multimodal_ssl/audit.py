@@ -64,15 +64,12 @@ def audit(
         raise InputError("this is the run of a judge, some of its samples are decoys: audit the config it was made for")
     supplies, _ = open_training(config, catalog)
     roles = _survey(supplies)
-    count = len(roles)
-    wanted = min(max(DECOYS * count, MANY), MOST * count)
-    share = min(0.5, wanted * judges / (max(1, judges - 1) * count))
-    if judges > 1:
-        roles |= _decoys(supplies, DecoyConfig(judges=judges, judge=0, share=share), config.seed)
+    panel = _panel(len(roles), judges)
+    if panel[0]:
+        roles |= _decoys(supplies, panel[0], config.seed)
     kinds: dict[tuple[str, ...], list[View]] = {}
     unreadable: dict[tuple[str, str], None] = {}
-    for index in range(judges):
-        decoys = DecoyConfig(judges=judges, judge=index, share=share) if judges > 1 else None
+    for index, decoys in enumerate(panel):
         judge = _judge_of(config, folder / f"judge-{index}", decoys) if decoys else config
         is_there = (judge.run / "binder.json").exists()
         if decoys and is_there:
@@ -97,6 +94,15 @@ def audit(
     table = table.sort_by([("p_mismatch", "descending"), ("p_value", "descending")])
     lost_rows = rows_of_unreadable(list(unreadable), table.schema)
     return Audit(pa.concat_tables([table, lost_rows]), [rates for _, rates in judged], list(unreadable))
+
+
+def _panel(samples: int, judges: int) -> Sequence[DecoyConfig | None]:
+    """Return the decoys of each judge; None of a single one."""
+    if judges == 1:
+        return [None]
+    wanted = min(max(DECOYS * samples, MANY), MOST * samples)  # in each run
+    share = wanted * judges / ((judges - 1) * samples)
+    return [DecoyConfig(judges=judges, judge=index, share=share) for index in range(judges)]
 
 
 def _survey(supplies: Sequence[Supply]) -> dict[str, Role]:

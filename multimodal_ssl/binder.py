@@ -71,7 +71,9 @@ class Binder(nn.Module):
         """Return the encoder of a name; raise InputError if there is none."""
         if name not in self.encoders:
             raise InputError(f"this Binder has no encoder for {name!r}: {nearest(name, self.encoders)}")
-        return self.encoders[name]  # type: ignore[return-value]  # nn.ModuleDict forgets the type
+        encoder = self.encoders[name]
+        assert isinstance(encoder, Encoder), "nn.ModuleDict forgets the type"
+        return encoder
 
     @torch.inference_mode()
     def encode(self, name: str, items: Iterable[Any], *, batch_size: int = 256) -> NDArray[np.float32]:

@@ -33,7 +33,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a file; raise InputError if it is damaged or missing."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            names = file.keys()  # it is no dict to iterate over
+            return {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise InputError(f"can't read {path} ({error}): copy it again, or train again with run=OTHER") from error
 

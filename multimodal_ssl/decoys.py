@@ -1,7 +1,7 @@
 """Decoys: samples whose items were exchanged on purpose. What training believes of them, it believes of a mismatch.
 
-Target and decoy, as in the search of mass spectra (Elias and Gygi 2007): decoys are drawn as mismatches are, so that
-the rank of a sample among them by any score that training gives is a p-value, however much training memorises.
+Target and decoy, as in the search of mass spectra (Elias and Gygi 2007): decoys are drawn as mismatches with strangers
+are, so that the rank of a sample among them by any score that training gives is a p-value, however much it memorises.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def cast(supplies: Sequence[Supply], position: int, config: DecoyConfig, seed: i
     origin = np.arange(len(source))
     for rows in buckets.values():
         found = exchange(np.array([groups[row] for row in rows]), np.random.default_rng(seed))
-        if found is not None:  # else they are too few or of one group, and no decoys
+        if found is not None:  # else they are too few, or most of one group, and no decoys
             origin[rows] = np.array(rows)[found]
     return Roles(judge, origin, items, keys)
 

@@ -97,9 +97,14 @@ def rank_p_values(
 
 
 def near_p_values(
-    a: NDArray[np.float32], b: NDArray[np.float32], groups: NDArray[np.int64], *, neighbours: int = 100
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    *,
+    neighbours: int = 100,
 ) -> Floats:
-    """Return the p-value of each pair among the partners of its nearest neighbours in either modality.
+    """Return the p-value of each pair of these rows among the partners of its nearest neighbours in either modality.
 
     They tell a partner that only resembles the right one, too, as far as the model did not memorise it; a partner who
     might be anybody's ranks below these, and counts for more than one.
@@ -107,15 +112,15 @@ def near_p_values(
     import faiss
 
     count = min(neighbours, len(a) - 1)
-    own = (a * b).sum(1)
-    above, compared = np.zeros(len(a)), np.zeros(len(a))
+    own = (a[rows] * b[rows]).sum(1)
+    above, compared = np.zeros(len(rows)), np.zeros(len(rows))
     for anchor, partner in ((a, b), (b, a)):
         index = faiss.IndexFlatIP(anchor.shape[1])
         index.add(anchor)
-        near = index.search(anchor, count + 1)[1]  # [N, count + 1], itself among them
+        near = index.search(anchor[rows], count + 1)[1]  # [rows, count + 1], itself among them
         for column in near.T:
-            stranger = groups[column] != groups
-            scores = (anchor * partner[column]).sum(1)
+            stranger = groups[column] != groups[rows]
+            scores = (anchor[rows] * partner[column]).sum(1)
             above += stranger * ((scores > own) + (scores == own) / 2)
             compared += stranger
     return np.asarray((above + 0.5) / (compared + 1))

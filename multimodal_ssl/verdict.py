@@ -202,7 +202,7 @@ def _look(items: tuple[str, ...], views: Sequence[View], judge: NDArray[np.int64
             if name in sides:
                 side = sides.index(name)
                 fit[side, rows] = view.fit(name)[rows]
-                near[side, rows] = near_p_values(rest, item, view.groups)[rows]
+                near[side, rows] = near_p_values(rest, item, view.groups, rows)
                 best[side, rows] = _best_partners(rest, item, rows)
     least, all_rows = fit.argmin(0), np.arange(count)
     names = [sides[one] if len(sides) > 1 else "" for one in least]

@@ -11,6 +11,7 @@ from multimodal_ssl.significance import (
     decreasing_density,
     group_p_values,
     local_false_discovery_rate,
+    near_p_values,
     rank_p_values,
     wrong_rate,
 )
@@ -180,6 +181,20 @@ def test_fewer_than_ten_decoys_judge_nobody() -> None:
     p_values = by_one_kind(scores, judge, decoy)
     assert np.isnan(p_values[(judge == 0) & ~decoy]).all()
     assert np.isfinite(p_values[(judge == 1) & ~decoy]).all()
+
+
+def test_p_values_among_neighbours_are_ranks_by_a_double_loop() -> None:
+    a, b, _ = pairs(60, 0.3)
+    groups, rows = np.arange(60) // 2, np.array([3, 17, 40])
+    p_values = near_p_values(a, b, groups, rows, neighbours=12)
+    for i, found in zip(rows, p_values, strict=True):
+        above = compared = 0
+        for anchor, partner in ((a, b), (b, a)):
+            near = np.argsort(-(anchor @ anchor[i]), kind="stable")[:13]
+            strangers = [j for j in near if groups[j] != groups[i]]
+            above += sum(int(anchor[i] @ partner[j] > a[i] @ b[i]) for j in strangers)
+            compared += len(strangers)
+        assert found == pytest.approx((above + 0.5) / (compared + 1))
 
 
 def test_p_values_in_a_group_are_ranks_by_the_cosine_with_the_anchors_of_the_others() -> None:

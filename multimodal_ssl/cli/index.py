@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
+
+if TYPE_CHECKING:
+    from multimodal_ssl.index import Kind
 
 
 @click.command()
@@ -15,7 +19,9 @@ import click
 @click.option("--kind", type=click.Choice(["flat", "hnsw"]), default="flat", show_default=True,
               help="flat is exact; hnsw is faster from about 50,000 items on.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the index.  [default: RUN/index]")
-def index(run: Path, overrides: tuple[str, ...], of: str, kind: str, out: Path | None) -> None:
+def index(
+    run: Path, overrides: tuple[str, ...], of: Literal["evaluation", "sources"], kind: Kind, out: Path | None
+) -> None:
     """Embed items with a run and index them for search.
 
     \b
@@ -28,7 +34,7 @@ def index(run: Path, overrides: tuple[str, ...], of: str, kind: str, out: Path |
 
     folder = out or run / "index"
     check_folder(folder)
-    built = pipeline.build_index(run, overrides, of=of, kind=kind)  # type: ignore[arg-type]  # click checked them
+    built = pipeline.build_index(run, overrides, of=of, kind=kind)
     built.save(folder)
     counts = ", ".join(f"{count:,} {name}" for name, count in built.counts.items())
     where = f" --index {out}" if out else ""

@@ -12,6 +12,8 @@ from mmssl_text.transformer import TextTransformer
 from multimodal_ssl import InputError
 from multimodal_ssl.testing import check_encoder, check_modality
 
+from .tokens import check_padding_mask
+
 TEXTS = ["a red apple", "two green pears on a table", "naïve café — ☃", "apple"] * 5
 
 
@@ -50,18 +52,7 @@ def test_tokens_see_each_other_as_under_a_padding_mask_of_torch(
     generator: torch.Generator, heads: int, train: bool
 ) -> None:
     one = encoder(heads=heads, depth=2).train(train)
-    for parameter in one.parameters():
-        torch.nn.init.normal_(parameter, std=0.1, generator=generator)
-    tokens = torch.randn(3, 6, 16, generator=generator).requires_grad_()
-    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]], dtype=torch.bool)
-    with torch.set_grad_enabled(train):
-        found = one.contextualise(tokens, mask)
-        expected = one.blocks(tokens, src_key_padding_mask=~mask)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    if train:
-        wanted = [tokens, *one.blocks.parameters()]
-        gradients = [torch.autograd.grad(out[mask].square().sum(), wanted) for out in (found, expected)]
-        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+    check_padding_mask(one, one.blocks, 16, generator)
 
 
 def test_padded_tokens_need_no_sympy_which_takes_seconds_to_import(monkeypatch: pytest.MonkeyPatch) -> None:
