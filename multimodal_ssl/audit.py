@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from multimodal_ssl.config import Config, DecoyConfig, PluginConfig
 from multimodal_ssl.data import Supply, hash64, readable, told
-from multimodal_ssl.decoys import cast
+from multimodal_ssl.decoys import cast, random_access
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.files import replacing, write_text
@@ -63,6 +63,9 @@ def audit(
     if config.decoys:
         raise InputError("this is the run of a judge, some of its samples are decoys: audit the config it was made for")
     supplies, _ = open_training(config, catalog)
+    if judges > 1:
+        for supply in supplies:
+            random_access(supply)
     roles = _survey(supplies)
     panel = _panel(len(roles), judges)
     if panel[0]:

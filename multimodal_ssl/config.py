@@ -113,7 +113,8 @@ class TrainConfig(Strict):
 
     Attributes:
         batch: samples a step, over all processes.
-        warmup: share of the steps in which the learning rate rises; it then falls to 0 on a cosine.
+        warmup: share of the steps, the first, in which the learning rate rises.
+        decay: share of the steps, the last, in which it falls to 0 on half a cosine; 1: all that the warm-up leaves.
         clip: the largest norm of the gradient.
         precision: ``auto`` is bf16 where the hardware multiplies it faster (CUDA, AMX, AVX512-BF16), else fp32.
         workers: processes that read and prepare; 0 does it in the training process.
@@ -128,6 +129,7 @@ class TrainConfig(Strict):
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.1, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1)
+    decay: float = Field(1.0, gt=0, le=1)
     clip: float = Field(1.0, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     workers: int = Field(1, ge=0)

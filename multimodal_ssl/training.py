@@ -163,11 +163,15 @@ def uses_bf16(precision: str) -> bool:
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Return the rate of a step: linear warm-up, then a cosine to 0 (Loshchilov and Hutter 2017, eq. 5)."""
+    """Return the rate of a step: linear warm-up, a plateau if any, half a cosine to 0.
+
+    Without a plateau it is Loshchilov and Hutter 2017, eq. 5, with one warm-up, stable, decay (Hu et al. 2024, eq. 1).
+    """
     warm = config.warmup * total
     if step < warm:
         return config.lr * (step + 1) / (warm + 1)
-    return config.lr * (1 + math.cos(math.pi * (step - warm) / (total - warm))) / 2
+    begin = max(warm, (1 - config.decay) * total)
+    return config.lr * (1 + math.cos(math.pi * max(0, step - begin) / (total - begin))) / 2
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from multimodal_ssl import (
     Encoder,
     MapSource,
     Modality,
+    PairingSource,
     Preview,
     Sample,
     UnreadableError,
@@ -128,6 +129,16 @@ class Repeated(Sensors):
         return replace(super().__getitem__(index), key=f"s{index % 25}")
 
 
+class Endless(PairingSource):
+    """A stream that must not be read to its end."""
+
+    modalities = Sensors.modalities
+
+    def __iter__(self) -> Iterator[Sample]:
+        while True:
+            yield from Sensors(count=30)
+
+
 class Dense(Encoder):
     """Encodes a reading; it counts those out of range."""
 
@@ -163,6 +174,7 @@ class Plugin:
         register("repeated", Repeated)
         register("triples", Triples)
         register("gaps", Gaps)
+        register("endless", Endless)
 
 
 CATALOG = Catalog.of(sensors=Plugin(), objectives=objectives)

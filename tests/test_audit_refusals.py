@@ -49,6 +49,11 @@ def test_what_can_not_be_judged_is_told_before_anything_is_trained(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_stream_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Endless has no random access to exchange partners by: write it to a table"):
+        audit(config(tmp_path, name="endless"), tmp_path / "audit", catalog=CATALOG)
+
+
 @pytest.mark.parametrize(("count", "machine"), [(300, 299), (30, 1)])
 def test_samples_that_are_too_alike_or_too_few_for_decoys_are_refused_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, machine: int

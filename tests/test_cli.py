@@ -313,7 +313,8 @@ def test_a_broken_command_of_a_plugin_leaves_all_others_alone(monkeypatch: pytes
     assert "the command 'stumble' is broken (ImportError: no [/libx.so])" in mmssl("stumble", code=2).stderr
 
 
-def test_the_audit_of_a_run_by_itself_needs_no_folder(tmp_path: Path) -> None:
+def test_the_audit_of_a_run_by_itself_needs_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mmssl("fit", shop(tmp_path))
-    mmssl("audit", tmp_path / "run", "--judges", 1)
+    monkeypatch.chdir(tmp_path / "run")
+    mmssl("audit", ".", "--judges", 1)
     assert (tmp_path / "run-audit" / "audit.html").exists()

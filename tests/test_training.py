@@ -144,6 +144,17 @@ def test_the_learning_rate_rises_and_then_falls_to_zero() -> None:
     assert rates[-1] < 1e-3
 
 
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.8])
+def test_the_learning_rate_stays_at_its_height_until_the_last_steps(warmup: float) -> None:
+    config = TrainConfig(steps=100, lr=2.0, warmup=warmup, decay=0.4)
+    rates = [learning_rate(step, 100, config) for step in range(100)]
+    begin = max(60, round(100 * warmup))
+    assert rates[round(100 * warmup) : begin + 1] == [2.0] * (begin + 1 - round(100 * warmup))
+    assert rates[begin + (100 - begin) // 2] == pytest.approx(1.0), "half of it at half of the fall"
+    assert rates[begin:] == sorted(rates[begin:], reverse=True)
+    assert rates[-1] < 0.02
+
+
 @pytest.mark.parametrize(("precision", "inside"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
 def test_encoders_multiply_in_the_precision_asked_for_and_objectives_in_float32(
     precision: str, inside: torch.dtype, tmp_path: Path

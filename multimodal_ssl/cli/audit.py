@@ -36,7 +36,8 @@ def audit(config: Path, overrides: tuple[str, ...], out: Path | None, judges: in
     from multimodal_ssl.pipeline import open_config
 
     parsed = open_config(config / "config.yaml" if config.is_dir() else config, overrides)
-    folder = out or parsed.run.with_name(f"{parsed.run.name}-audit")
+    run = parsed.run if parsed.run.name.strip(".") else parsed.run.resolve()  # "." has no name
+    folder = out or run.with_name(f"{run.name}-audit")
     found = engine.audit(parsed, folder, judges=judges)
     found.save(folder)
     write_page(folder / "audit.html", found, parsed, top=top)

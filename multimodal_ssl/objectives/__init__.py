@@ -44,7 +44,7 @@ def triplet(
     return Triplet(pairs, margin=margin, mining=mining)
 
 
-def acl(pairs: Pairs, *, temperature: Positive = 0.05, learn_temperature: bool = False) -> Objective:
+def acl(pairs: Pairs, *, temperature: Positive = 0.1, learn_temperature: bool = False) -> Objective:
     """Active complementary loss (CRCL) with the running trust of each sample: for pairs that are wrong in part."""
     from multimodal_ssl.objectives.contrastive import Scaled
     from multimodal_ssl.objectives.robust import acl
