@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from multimodal_ssl.config import Config, DecoyConfig, PluginConfig
-from multimodal_ssl.data import Supply, hash64, readable, told
-from multimodal_ssl.decoys import cast, random_access
+from multimodal_ssl.data import Supply, full_key, hash64, readable
+from multimodal_ssl.decoys import choose_decoys, random_access
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.files import replacing, write_text
@@ -87,7 +87,7 @@ def audit(
         for items, view in _by_items(found, trust, roles).items():
             kinds.setdefault(items, []).append(view)
     judged = [
-        judge_kind(items, _align(views), roles, strangers=strangers, seed=config.seed, told=len(supplies) > 1)
+        judge_kind(items, _align(views), roles, strangers=strangers, seed=config.seed, by_source=len(supplies) > 1)
         for items, views in kinds.items()
         if len(views) == judges
     ]
@@ -115,7 +115,7 @@ def _survey(supplies: Sequence[Supply]) -> dict[str, Role]:
     repeated: list[str] = []
     for position, supply in enumerate(supplies):
         for sample in readable(supply.source):
-            key = told(supplies, position, sample.key)
+            key = full_key(supplies, position, sample.key)
             repeated += [key] if key in roles else []
             roles[key] = Role(position, 0, None)
             groups.add(sample.group or sample.key)
@@ -134,7 +134,7 @@ def _decoys(supplies: Sequence[Supply], config: DecoyConfig, seed: int) -> dict[
     """Return the role of each sample by its key; raise InputError if there are too few decoys to judge by."""
     roles: dict[str, Role] = {}
     for position in range(len(supplies)):
-        found = cast(supplies, position, config, seed)
+        found = choose_decoys(supplies, position, config, seed)
         items = [item if is_decoy else None for item, is_decoy in zip(found.items, found.decoy, strict=True)]
         for key, judge, item in zip(found.keys, found.judge.tolist(), items, strict=True):
             roles[key] = Role(position, judge, item)

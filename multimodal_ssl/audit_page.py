@@ -12,7 +12,7 @@ import numpy as np
 
 from multimodal_ssl.audit import Audit
 from multimodal_ssl.config import Config
-from multimodal_ssl.data import Supply, previews_of, readable, told
+from multimodal_ssl.data import Supply, full_key, previews_of, readable
 from multimodal_ssl.files import write_text
 from multimodal_ssl.pipeline import open_training
 from multimodal_ssl.plugins import Catalog
@@ -71,7 +71,7 @@ def _see(
     for position, supply in enumerate(supplies):
         modalities = {name: catalog.modality(supply.source.modalities[name]) for name in supply.names}
         for sample in readable(supply.source):
-            key = told(supplies, position, sample.key)
+            key = full_key(supplies, position, sample.key)
             if key in keys and set(names) <= sample.items.keys():
                 items = {name: modalities[name].load(sample.items[name]) for name in names}
                 found[key] = previews_of(sample, items, modalities)

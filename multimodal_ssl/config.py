@@ -150,8 +150,8 @@ class TrustConfig(Strict):
 
     Attributes:
         weigh: whether it does; None leaves it to the objective: ``acl`` asks for it.
-        momentum: of the running geometric mean over the visits of a sample.
-        warmup: visits of a sample before its trust weighs.
+        momentum: of the running geometric mean over the visits of a sample; the first ones count alike.
+        warmup: visits of a sample before its trust weighs; they do not count after.
         full: share of the top trust that is enough for the whole weight; it rises to that from 0 during training.
         floor: a weight below it counts as 0.
         refine: whether to train twice, each time from the beginning: the first training only learns whom to trust.
@@ -160,7 +160,7 @@ class TrustConfig(Strict):
     weigh: bool | None = None
     momentum: float = Field(default=0.9, ge=0, lt=1)
     warmup: int = Field(default=2, ge=0)
-    full: float = Field(default=0.5, ge=0, le=1)
+    full: float = Field(default=1.0, ge=0, le=1)
     floor: float = Field(default=0.1, ge=0, lt=1)
     refine: bool = False
 

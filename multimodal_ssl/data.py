@@ -186,12 +186,14 @@ class Feed(Dataset[Batch]):
                 seen = previews_of(sample, items, self.modalities) if self.previews else {}
                 known = {name: self._traits(name, one) for name, one in ready.items()} if self.traits else {}
             except UnreadableError as error:
-                batch.unreadable.append((told(self.supplies, ticket.supply, error.key), error.reason))
+                batch.unreadable.append((full_key(self.supplies, ticket.supply, error.key), error.reason))
                 continue
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one sample, it is recorded and left out
-                batch.unreadable.append((told(self.supplies, ticket.supply, key), f"{type(error).__name__}: {error}"))
+                batch.unreadable.append(
+                    (full_key(self.supplies, ticket.supply, key), f"{type(error).__name__}: {error}")
+                )
                 continue
-            batch.keys.append(told(self.supplies, ticket.supply, key))
+            batch.keys.append(full_key(self.supplies, ticket.supply, key))
             batch.groups.append(sample.group or f"{ticket.supply}/{key}")
             weights.append(sample.weight)
             for name in ticket.names:
@@ -217,7 +219,7 @@ class Feed(Dataset[Batch]):
         return source[row]
 
 
-def told(supplies: Sequence[Supply], supply: int, key: str) -> str:
+def full_key(supplies: Sequence[Supply], supply: int, key: str) -> str:
     """Return the key of a sample as all supplies together know it."""
     return f"{supply}/{key}" if len(supplies) > 1 else key
 

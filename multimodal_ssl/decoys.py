@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from multimodal_ssl.config import DecoyConfig
 from multimodal_ssl.corrupt import exchange
-from multimodal_ssl.data import Supply, attempt, draw, told
+from multimodal_ssl.data import Supply, attempt, draw, full_key
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.types import MapSource, Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Roles:
+class Decoys:
     """Who is a decoy to whom; [N] each.
 
     Attributes:
@@ -45,12 +45,12 @@ def plant(supplies: Sequence[Supply], config: DecoyConfig, seed: int) -> list[Su
     """Return the supplies with the decoys of one judge; raise InputError for a source without random access."""
     planted = []
     for position, supply in enumerate(supplies):
-        roles = cast(supplies, position, config, seed)
-        planted.append(replace(supply, source=Planted(random_access(supply), roles, config.judge)))
+        decoys = choose_decoys(supplies, position, config, seed)
+        planted.append(replace(supply, source=Planted(random_access(supply), decoys, config.judge)))
     return planted
 
 
-def cast(supplies: Sequence[Supply], position: int, config: DecoyConfig, seed: int) -> Roles:
+def choose_decoys(supplies: Sequence[Supply], position: int, config: DecoyConfig, seed: int) -> Decoys:
     """Choose the decoys of a supply by the hashes of the keys, and who gets whose item: the same for every judge.
 
     Of two items the second is exchanged, of more any one, between samples of different groups.
@@ -59,7 +59,7 @@ def cast(supplies: Sequence[Supply], position: int, config: DecoyConfig, seed: i
     source = random_access(supply)
     keys, groups, readable = [], [], []
     for _, sample in attempt(source):
-        keys.append(told(supplies, position, sample.key))
+        keys.append(full_key(supplies, position, sample.key))
         groups.append((sample.group or sample.key) if isinstance(sample, Sample) else "")
         readable.append(isinstance(sample, Sample))
     judge = (draw(f"judge {seed} {key}" for key in keys) * config.judges).astype(np.int64)
@@ -77,7 +77,7 @@ def cast(supplies: Sequence[Supply], position: int, config: DecoyConfig, seed: i
         found = exchange(np.array([groups[row] for row in rows]), np.random.default_rng(seed))
         if found is not None:  # else they are too few, or most of one group, and no decoys
             origin[rows] = np.array(rows)[found]
-    return Roles(judge, origin, items, keys)
+    return Decoys(judge, origin, items, keys)
 
 
 def random_access(supply: Supply) -> MapSource:
@@ -91,10 +91,10 @@ def random_access(supply: Supply) -> MapSource:
 class Planted(MapSource):
     """A source with the decoys that one judge is to take for samples."""
 
-    def __init__(self, source: MapSource, roles: Roles, judge: int) -> None:
-        self.source, self.items = source, roles.items
+    def __init__(self, source: MapSource, decoys: Decoys, judge: int) -> None:
+        self.source, self.items = source, decoys.items
         self.modalities, self.skipped = source.modalities, source.skipped
-        self.origin = np.where(roles.judge == judge, np.arange(len(source)), roles.origin)
+        self.origin = np.where(decoys.judge == judge, np.arange(len(source)), decoys.origin)
 
     def __len__(self) -> int:
         return len(self.source)

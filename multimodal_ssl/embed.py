@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from multimodal_ssl.binder import Binder, evaluating, to_device
-from multimodal_ssl.data import Feed, Supply, Traits, batches, told
+from multimodal_ssl.data import Feed, Supply, Traits, batches, full_key
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.plan import ordered_tickets
 from multimodal_ssl.types import MapSource, Preview
@@ -78,7 +78,7 @@ def embed(
                 found[name].metadata += [one.metadata[i] for i in good if traits]
             bar.advance(task, len(one.keys) + len(one.unreadable))
     for position, supply in enumerate(supplies):
-        unreadable += [(told(supplies, position, key), reason) for key, reason in supply.source.skipped]
+        unreadable += [(full_key(supplies, position, key), reason) for key, reason in supply.source.skipped]
     for name, parts in vectors.items():
         if not sum(map(len, parts)):
             raise InputError(f"no {name} could be read ({_first(unreadable) or 'the sources hold none'})")

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from multimodal_ssl.config import AuditConfig
-from multimodal_ssl.data import Supply, attempt, told
+from multimodal_ssl.data import Supply, attempt, full_key
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.types import MapSource, PairingSource, Sample
 
 
-def judge(supplies: list[Supply], config: AuditConfig) -> list[Supply]:
+def apply_audit(supplies: list[Supply], config: AuditConfig) -> list[Supply]:
     """Return the supplies as the audit leaves them; raise InputError if it is none, or of other data.
 
     A sample that the audit does not know stays as it is; of one with several pairs the worst counts.
@@ -70,7 +70,7 @@ class JudgedStream(PairingSource):
 
     def __iter__(self) -> Iterator[Sample]:
         for sample in self.source:
-            factor = self.trust.get(told(self.supplies, self.position, sample.key), 1.0)
+            factor = self.trust.get(full_key(self.supplies, self.position, sample.key), 1.0)
             self.skipped = self.source.skipped
             if factor:
                 yield replace(sample, weight=sample.weight * factor)
@@ -99,7 +99,7 @@ def _factors(
     factors, known = np.ones(len(source)), 0
     for row, sample in attempt(source):
         if isinstance(sample, Sample):  # the others are recorded by training
-            key = told(supplies, position, sample.key)
+            key = full_key(supplies, position, sample.key)
             factors[row] = trust.get(key, 1.0)
             known += key in trust
     return factors, known

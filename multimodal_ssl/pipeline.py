@@ -25,7 +25,7 @@ from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.files import write_text
 from multimodal_ssl.index import Index, Kind
-from multimodal_ssl.judged import judge
+from multimodal_ssl.judged import apply_audit
 from multimodal_ssl.metrics import retrieval
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
@@ -51,7 +51,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     catalog = catalog or Catalog.discover()
     supplies, voices = open_training(config, catalog)
     if config.audit:
-        supplies = judge(supplies, config.audit)
+        supplies = apply_audit(supplies, config.audit)
     if config.decoys:
         supplies = plant(supplies, config.decoys, config.seed)
     pairs = trained_pairs(supplies)

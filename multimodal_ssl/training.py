@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from multimodal_ssl.binder import Binder, to_device
 from multimodal_ssl.checkpoint import restore_checkpoint, save_checkpoint
 from multimodal_ssl.config import TrainConfig
-from multimodal_ssl.data import Feed, batches, hash64, told
+from multimodal_ssl.data import Feed, batches, full_key, hash64
 from multimodal_ssl.distributed import add_counts, gather, share
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.health import diagnose
@@ -140,7 +140,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
             if due or (step + 1) % config.log_every == 0:
                 for position, supply in enumerate(plan.supplies):
                     lines = supply.source.skipped
-                    log.unreadable([(told(plan.supplies, position, key), reason) for key, reason in lines])
+                    log.unreadable([(full_key(plan.supplies, position, key), reason) for key, reason in lines])
                 log.count(add_counts(tally))
                 tally.clear()
                 speed = config.batch / (log.mean("seconds") or math.inf)

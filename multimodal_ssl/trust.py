@@ -1,15 +1,16 @@
 """Trust: a running agreement per sample, which weighs it at its next visit and tells afterwards what was believed.
 
-CRCL's self-refining correspondence (Qin et al. 2023, eq. 9) for every objective, but geometric: after the warm-up
-log t <- momentum * log t + (1 - momentum) * log agreement. Agreements span orders of magnitude, and a pair that was
-believed once in a while, in an easy batch, is not thereby trusted. In CRCL the weight is t itself. But how large an
-agreement is depends on the batch and on how far training is, and early on that of most right pairs is near 0; so here
-it is compared with the best: w = min(1, t / (full * progress * top)), top being a running .9-quantile, and a weight
-below the floor is 0.
+CRCL's self-refining correspondence (Qin et al. 2023, eq. 9) for every objective, but geometric: t is the mean of
+log agreement over the visits after the warm-up, and where these are many a running one. Agreements span orders of
+magnitude, and a pair that was believed once in a while, in an easy batch, is not thereby trusted. In CRCL the weight is
+t itself. But how large an agreement is depends on the batch and on how far training is, and early on that of most right
+pairs is near 0; so here it is compared with the best: w = min(1, t / (full * sqrt(progress) * top)), top being a running
+.9-quantile of t, and a weight below the floor is 0.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -23,7 +24,7 @@ from torch import Tensor
 from multimodal_ssl.config import TrustConfig
 from multimodal_ssl.files import replacing
 
-TOP = 0.9  # quantile of the agreement in a batch that is called the top
+TOP = 0.9  # quantile of the trust in a batch that is called the top
 TOP_MOMENTUM = 0.95
 LEAST = 1e-6  # agreement; less says nothing more
 RECENT = 65_536  # samples seen first since the last merge: they are merged seldom, since it costs a pass over all
@@ -69,7 +70,7 @@ class Trust:
     def weights(self, names: NDArray[np.int64], *, progress: float = 1.0) -> NDArray[np.float32]:
         """Return the weights [B] of samples when so much of training is over: 1 before the warm-up is."""
         weights = np.ones(len(names), np.float32)
-        enough = max(self.config.full * progress * self.top, 1e-9)
+        enough = max(self.config.full * math.sqrt(progress) * self.top, 1e-9)
         for part in (self._settled, self._recent):
             found, places = part.find(names)
             values = np.minimum(1, part.values[places] / enough)
@@ -79,20 +80,21 @@ class Trust:
 
     def update(self, names: NDArray[np.int64], agreement: NDArray[np.float32]) -> None:
         """Take a visit of samples [B] into account; of a name that repeats, the geometric mean of its agreements."""
-        top = float(np.quantile(agreement, TOP))
-        self.top += (1 - TOP_MOMENTUM if self.top else 1) * (top - self.top)
         names, which, counts = np.unique(names, return_inverse=True, return_counts=True)
         logs = np.bincount(which, np.log(np.maximum(agreement, LEAST))) / counts
         unknown = np.ones(len(names), bool)
         for part in (self._settled, self._recent):
             found, places = part.find(names)
             unknown[found] = False
-            running = self.config.momentum * np.log(part.values[places]) + (1 - self.config.momentum) * logs[found]
-            # The mean begins with what the last visit of the warm-up saw.
-            part.values[places] = np.exp(np.where(part.visits[places] < self.config.warmup, logs[found], running))
+            counted = np.maximum(part.visits[places].astype(np.int64) - self.config.warmup + 1, 1)  # this one, too
+            momentum = np.minimum(self.config.momentum, 1 - 1 / counted)
+            logs[found] = momentum * np.log(part.values[places]) + (1 - momentum) * logs[found]
+            part.values[places] = np.exp(logs[found])
             part.visits[places] += 1
         new = Records(names[unknown], np.exp(logs[unknown], dtype=np.float32), np.ones(int(unknown.sum()), np.uint32))
         self._recent = self._recent.merge(new)
+        top = math.exp(np.quantile(logs, TOP))
+        self.top += (1 - TOP_MOMENTUM if self.top else 1) * (top - self.top)
         if len(self._recent.names) > max(RECENT, len(self._settled.names) // 8):
             self._settled, self._recent = self._settled.merge(self._recent), EMPTY
 

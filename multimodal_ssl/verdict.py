@@ -133,12 +133,18 @@ class Looks(NamedTuple):
 
 
 def judge_kind(
-    items: tuple[str, ...], views: Sequence[View], roles: Mapping[str, Role], *, strangers: int, seed: int, told: bool
+    items: tuple[str, ...],
+    views: Sequence[View],
+    roles: Mapping[str, Role],
+    *,
+    strangers: int,
+    seed: int,
+    by_source: bool,
 ) -> tuple[pa.Table, Rates]:
     """Return a row for each sample with these items as each judge sees it, and the rates.
 
-    A single judge trained on all as they are, so that it ranks the last item among strangers. `told` gives the rates by
-    source, too.
+    A single judge trained on all as they are, so that it ranks the last item among strangers. The rates are given by
+    source, too, if asked for.
     """
     first = views[0]
     keys, groups = first.keys, first.groups
@@ -173,7 +179,7 @@ def judge_kind(
     rates = Rates(
         items, int(known.sum()), gross, max(gross.value, near_rate),
         {str(cut): _above(probability, cut) for cut in CUTS},
-        _by_part(first, p_values, supply, decoys, seed, told=told),
+        _by_part(first, p_values, supply, decoys, seed, by_source=by_source),
         reasons.count(why), _notes(int(known.sum()), int((~known).sum()), gross, compared=decoys is not None),
     )  # fmt: skip
     types = {"p_value": pa.float64(), "p_mismatch": pa.float64(), "reasons": pa.list_(pa.string())}
@@ -252,12 +258,12 @@ def _by_part(
     decoys: NDArray[np.int64] | None,
     seed: int,
     *,
-    told: bool,
+    by_source: bool,
 ) -> list[PartRate]:
     """Return the rates of the commonest values of each column of the metadata, and of each source if it is told."""
     names = dict.fromkeys(name for one in view.metadata for name in one)
     columns: dict[str, list[str | float | None]] = {name: [one.get(name) for one in view.metadata] for name in names}
-    if told:
+    if by_source:
         columns = {**columns, "source": supply.tolist()}
     known = np.isfinite(p_values)
     parts = []

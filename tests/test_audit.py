@@ -15,7 +15,7 @@ from multimodal_ssl.audit import audit
 from multimodal_ssl.audit_page import write_page
 from multimodal_ssl.config import AuditConfig, load_config, parse_config
 from multimodal_ssl.data import hash64
-from multimodal_ssl.decoys import cast
+from multimodal_ssl.decoys import choose_decoys
 from multimodal_ssl.embed import embed
 from multimodal_ssl.metrics import auroc
 from multimodal_ssl.pipeline import fit, open_supplies
@@ -127,7 +127,7 @@ def test_the_runs_of_three_judges_have_the_decoys_of_the_two_others(tmp_path: Pa
         recorded = load_config(tmp_path / "audit" / f"judge-{index}" / "config.yaml")
         assert recorded.decoys is not None
         assert (recorded.objective.name, recorded.decoys.judges, recorded.decoys.judge) == ("acl", 3, index)
-        roles = cast(clean, 0, recorded.decoys, recorded.seed)
+        roles = choose_decoys(clean, 0, recorded.decoys, recorded.seed)
         share = (roles.decoy & (roles.judge != index)).mean()
         assert share == pytest.approx(100 / 600, abs=0.05), "a hundred decoys are wanted"
 

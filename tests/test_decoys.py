@@ -8,7 +8,7 @@ import pytest
 from multimodal_ssl import InputError, MapSource, Sample, UnreadableError
 from multimodal_ssl.config import DecoyConfig
 from multimodal_ssl.data import Supply
-from multimodal_ssl.decoys import cast, plant
+from multimodal_ssl.decoys import choose_decoys, plant
 from multimodal_ssl.testing import check_pairing_source
 
 from .toys import Stream
@@ -66,7 +66,7 @@ def changed(source: MapSource, index: int) -> dict[str, object]:
 @pytest.mark.parametrize("judges", [2, 3])
 def test_a_decoy_has_the_same_wrong_item_for_all_judges_but_its_own(judges: int) -> None:
     given = runs(Things(), judges)
-    roles = cast([Supply(Things(), NAMES)], 0, DecoyConfig(judges=judges, judge=0, share=0.2), seed=3)
+    roles = choose_decoys([Supply(Things(), NAMES)], 0, DecoyConfig(judges=judges, judge=0, share=0.2), seed=3)
     for index in range(1200):
         wrong = [changed(one, index) for one in given]
         own = int(roles.judge[index])
@@ -100,17 +100,17 @@ def test_of_two_items_the_second_is_exchanged() -> None:
 
 def test_who_is_a_decoy_is_a_matter_of_the_key_and_the_seed() -> None:
     config = DecoyConfig(judges=2, judge=0, share=0.2)
-    there = cast([Supply(Things(), NAMES)], 0, config, seed=3)
-    back = cast([Supply(Backwards(), NAMES)], 0, config, seed=3)
+    there = choose_decoys([Supply(Things(), NAMES)], 0, config, seed=3)
+    back = choose_decoys([Supply(Backwards(), NAMES)], 0, config, seed=3)
     assert there.keys == back.keys[::-1]
     np.testing.assert_array_equal(there.judge, back.judge[::-1])
     np.testing.assert_array_equal(there.decoy, back.decoy[::-1])
-    other = cast([Supply(Things(), NAMES)], 0, config, seed=4)
+    other = choose_decoys([Supply(Things(), NAMES)], 0, config, seed=4)
     assert (there.decoy & other.decoy).sum() < 0.5 * there.decoy.sum()
 
 
 def test_an_unreadable_sample_is_no_decoy_and_stays_unreadable() -> None:
-    roles = cast([Supply(Things(), NAMES)], 0, DecoyConfig(judges=2, judge=0, share=0.2), seed=3)
+    roles = choose_decoys([Supply(Things(), NAMES)], 0, DecoyConfig(judges=2, judge=0, share=0.2), seed=3)
     broken = int(np.flatnonzero(roles.decoy)[0])
     for source in runs(Things(broken=broken), 2):
         with pytest.raises(UnreadableError, match="broken"):

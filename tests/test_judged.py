@@ -12,7 +12,7 @@ from torch import Tensor
 from multimodal_ssl import InputError, Objective, PairingSource, objectives
 from multimodal_ssl.config import AuditConfig, load_config, parse_config
 from multimodal_ssl.data import Supply, hash64
-from multimodal_ssl.judged import judge
+from multimodal_ssl.judged import apply_audit
 from multimodal_ssl.pipeline import fit
 from multimodal_ssl.testing import check_pairing_source
 from multimodal_ssl.types import Alignment, MapSource
@@ -32,7 +32,7 @@ def write(folder: Path, judgement: Judgement) -> Path:
 
 def judged(folder: Path, judgement: Judgement, *sources: PairingSource, **options: Any) -> list[PairingSource]:
     config = AuditConfig(path=write(folder, judgement), **options)
-    return [one.source for one in judge([Supply(one, tuple(one.modalities)) for one in sources], config)]
+    return [one.source for one in apply_audit([Supply(one, tuple(one.modalities)) for one in sources], config)]
 
 
 def weights(source: PairingSource) -> dict[str, float]:
@@ -109,7 +109,7 @@ def test_keys_of_several_sources_are_told_apart(tmp_path: Path) -> None:
 
 def test_shares_and_names_of_the_supplies_stay(tmp_path: Path) -> None:
     supplies = [Supply(Numbers(4, "abc"), ("c", "a"), 2.5), Supply(Stream(Numbers(4)), ("a", "b"), 0.5)]
-    found = judge(supplies, AuditConfig(path=write(tmp_path, {"0/1": 1.0})))
+    found = apply_audit(supplies, AuditConfig(path=write(tmp_path, {"0/1": 1.0})))
     assert [(one.names, one.share) for one in found] == [(("c", "a"), 2.5), (("a", "b"), 0.5)]
 
 
@@ -131,7 +131,7 @@ def test_an_audit_of_other_sources_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_audit_is_refused(tmp_path: Path) -> None:
     def said(path: Path) -> str:
-        return refusal(lambda: judge([Supply(Numbers(4), ("a", "b"))], AuditConfig(path=path)))
+        return refusal(lambda: apply_audit([Supply(Numbers(4), ("a", "b"))], AuditConfig(path=path)))
 
     assert said(tmp_path / "nowhere.parquet").startswith(f"can't read the audit {tmp_path / 'nowhere.parquet'}: ")
     assert said(tmp_path).startswith(f"can't read the audit {tmp_path}: ")

@@ -13,30 +13,30 @@ from multimodal_ssl.trust import Trust
 
 
 class ByDict:
-    """The same as Trust, one sample at a time."""
+    """The same as Trust, one sample at a time, from all that it saw of it."""
 
     def __init__(self, config: TrustConfig) -> None:
         self.config, self.seen, self.top = config, {}, 0.0
 
-    def update(self, name: int, agreement: float) -> None:
-        agreement = max(agreement, 1e-6)
-        value, visits = self.seen.get(name, (agreement, 0))
-        if visits >= self.config.warmup:
-            value = value**self.config.momentum * agreement ** (1 - self.config.momentum)
-        else:
-            value = agreement
-        self.seen[name] = (value, visits + 1)
+    def value(self, name: int) -> float:
+        """Go through the visits after the warm-up; of fewer visits the last one counts."""
+        visits = self.seen[name]
+        mean, *others = np.log(visits[min(self.config.warmup, len(visits) - 1) :])
+        for count, one in enumerate(others, 2):
+            momentum = min(self.config.momentum, 1 - 1 / count)
+            mean = momentum * mean + (1 - momentum) * one
+        return float(np.exp(mean))
 
-    def meet(self, agreements: NDArray[np.float32]) -> None:
-        """Follow the top of a batch."""
-        top = float(np.quantile(agreements, 0.9))
+    def update(self, names: list[int], agreements: list[float]) -> None:
+        for name, agreement in zip(names, agreements, strict=True):
+            self.seen.setdefault(name, []).append(max(agreement, 1e-6))
+        top = np.exp(np.quantile(np.log([self.value(name) for name in names]), 0.9))
         self.top = 0.95 * self.top + 0.05 * top if self.top else top
 
     def weight(self, name: int, progress: float) -> float:
-        value, visits = self.seen.get(name, (1.0, 0))
-        if visits < self.config.warmup or not visits:
+        if not self.seen.get(name) or len(self.seen[name]) < self.config.warmup:
             return 1.0
-        weight = min(1.0, value / max(self.config.full * progress * self.top, 1e-9))
+        weight = min(1.0, self.value(name) / max(self.config.full * progress**0.5 * self.top, 1e-9))
         return weight if weight >= self.config.floor else 0.0
 
 
@@ -49,23 +49,22 @@ def visits(seed: int, batches: int, names: int) -> list[tuple[NDArray[np.int64],
 
 
 @pytest.mark.parametrize("warmup", [0, 2])
+@pytest.mark.parametrize("momentum", [0.6, 0.9])
 @pytest.mark.parametrize("recent", [4, 10_000])
 def test_the_running_mean_is_that_of_one_sample_at_a_time(
-    warmup: int, recent: int, monkeypatch: pytest.MonkeyPatch
+    warmup: int, momentum: float, recent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trust_module, "RECENT", recent)
-    config = TrustConfig(warmup=warmup)
+    config = TrustConfig(warmup=warmup, momentum=momentum)
     trust, reference = Trust(config), ByDict(config)
     for step, (names, agreement) in enumerate(visits(0, 60, 100)):
         expected = [reference.weight(int(name), step / 60) for name in names]
         np.testing.assert_allclose(trust.weights(names, progress=step / 60), expected, rtol=1e-5)
         trust.update(names, agreement)
-        reference.meet(agreement)
-        for name, one in zip(names, agreement, strict=True):
-            reference.update(int(name), float(one))
+        reference.update(names.tolist(), agreement.tolist())
     names = np.array(list(reference.seen))
     assert len(trust) == len(names)
-    np.testing.assert_allclose(trust.values(names), [reference.seen[int(name)][0] for name in names], rtol=1e-5)
+    np.testing.assert_allclose(trust.values(names), [reference.value(int(name)) for name in names], rtol=1e-5)
 
 
 def test_a_sample_that_was_never_visited_weighs_one_and_has_no_trust() -> None:
@@ -119,10 +118,19 @@ def test_the_weight_does_not_depend_on_how_large_agreements_are() -> None:
     assert len(np.unique(found[0])) > 5
 
 
+def test_a_sample_is_compared_with_what_others_were_trusted_not_with_what_they_were_just_seen_to_be() -> None:
+    """Trust lags behind an agreement that grows; if the best is as far behind, nobody is doubted for it."""
+    trust = Trust(TrustConfig(warmup=0, momentum=0.9))
+    for agreement in np.geomspace(1e-3, 0.9, 20):
+        trust.update(hash64("abcd"), np.full(4, agreement, np.float32))
+    assert trust.values(hash64("a")) < 0.5 < agreement
+    assert trust.weights(hash64("abcd")).tolist() == [1, 1, 1, 1]
+
+
 def test_early_in_training_less_is_enough() -> None:
     trust = Trust(TrustConfig(warmup=0))
     trust.update(hash64("abcd"), np.array([1.0, 0.4, 0.2, 0.01], np.float32))
-    early, late = (trust.weights(hash64("abcd"), progress=progress) for progress in (0.1, 1.0))
+    early, late = (trust.weights(hash64("abcd"), progress=progress) for progress in (0.04, 1.0))
     assert (early >= late).all()
     assert early.tolist()[:3] == [1, 1, 1]
     assert late[0] == 1 > late[1] > late[2] > late[3] == 0

@@ -34,12 +34,13 @@ def log_softmaxes(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def own_against_negatives(rows: Tensor, columns: Tensor, same: Tensor) -> Tensor:
-    """Return the agreement [B]: the probability of the own partner against the negatives, mean of both directions.
+    """Return the agreement [B]: the probability of the own partner against the negatives, the lower of both directions.
 
-    Other positives are left out, for a wrong partner among right ones of its group would pass for right.
+    The lower, because early in training an item that is near to everything is found by many wrong partners. Other
+    positives are left out, for a wrong partner among right ones of its group would pass for right.
     """
-    found = [(one.diagonal() - one.masked_fill(same, -torch.inf).logsumexp(1)).sigmoid() for one in (rows, columns)]
-    return (found[0] + found[1]) / 2
+    odds = [one.diagonal() - one.masked_fill(same, -torch.inf).logsumexp(1) for one in (rows, columns)]
+    return torch.minimum(odds[0], odds[1]).sigmoid()
 
 
 def info_nce(a: Tensor, b: Tensor, scale: Tensor, same: Tensor, weight: Tensor) -> Alignment:

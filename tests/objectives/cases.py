@@ -107,11 +107,12 @@ def weighted(losses: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def agreement_by_loop(batch: Batch) -> Tensor:
-    """The own partner against the negatives alone, mean of both directions."""
-    agreement = torch.zeros(len(batch.a), dtype=torch.float64)
+    """The own partner against the negatives alone, the lower of both directions."""
+    agreement = torch.ones(len(batch.a), dtype=torch.float64)
     for query in queries(batch):
         own = query.powers[query.sample].detach()
-        agreement[query.sample] += own / (own + sum(query.powers[j].detach() for j in query.negatives)) / 2
+        share = own / (own + sum(query.powers[j].detach() for j in query.negatives))
+        agreement[query.sample] = min(agreement[query.sample], share)
     return agreement
 
 
