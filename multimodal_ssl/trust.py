@@ -4,8 +4,8 @@ CRCL's self-refining correspondence (Qin et al. 2023, eq. 9) for every objective
 log agreement over the visits after the warm-up, and where these are many a running one. Agreements span orders of
 magnitude, and a pair that was believed once in a while, in an easy batch, is not thereby trusted. In CRCL the weight is
 t itself. But how large an agreement is depends on the batch and on how far training is, and early on that of most right
-pairs is near 0; so here it is compared with the best: w = min(1, t / (full * sqrt(progress) * top)), top being a running
-.9-quantile of t, and a weight below the floor is 0.
+pairs is near 0; so here it is compared with the best: w = min(1, t / (full * sqrt(progress) * top)), top being a
+running .9-quantile of t, and a weight below the floor is 0.
 """
 
 from __future__ import annotations
