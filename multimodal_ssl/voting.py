@@ -9,7 +9,7 @@ programming).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,8 +95,8 @@ def merge(supplies: Sequence[Supply]) -> tuple[list[Supply], list[Voice]]:
     for positions in alike.values():
         some = [supplies[position] for position in positions]
         if len(some) > 1:
-            source = Voted(some)
-            voices += [replace(voice, source=positions[voice.source]) for voice in source.voices]
+            source = Voted(dict(zip(positions, some, strict=True)))
+            voices += source.voices
             some = [Supply(source, some[0].names, sum(one.share for one in some))]
         merged += some
     if not voices:
@@ -107,14 +107,15 @@ def merge(supplies: Sequence[Supply]) -> tuple[list[Supply], list[Voice]]:
 class Voted(MapSource):
     """The samples of several MapSources, each pair once, with its probability as a factor of its weight.
 
-    The supplies are of the same names. A second pair of one key has the key "KEY#2"; all of one key are of one group.
-    Raises InputError for sources without random access, or whose items differ in modality.
+    The supplies, by their position in the config, are of the same names. A second pair of one key has the key "KEY#2";
+    all of one key are of one group. The metadata tell which supplies said so, as "0 2", so that an audit has a rate of
+    each company of voices. Raises InputError for sources without random access, or whose items differ in modality.
     """
 
-    def __init__(self, supplies: Sequence[Supply]) -> None:
-        first = supplies[0]
+    def __init__(self, supplies: Mapping[int, Supply]) -> None:
+        first = next(iter(supplies.values()))
         self.sources: list[MapSource] = []
-        for supply in supplies:
+        for supply in supplies.values():
             if not isinstance(supply.source, MapSource):
                 raise InputError(
                     f"vote: {type(supply.source).__name__} has no random access; write it to a table first"
@@ -126,16 +127,21 @@ class Voted(MapSource):
                     raise InputError(f"vote: {name!r} is {kind!r} in one source and {other!r} in another")
         self.modalities = first.source.modalities
         skipped: list[tuple[str, str]] = []
-        told = [_read(source, supply.names, skipped) for source, supply in zip(self.sources, supplies, strict=True)]
+        told = [_read(source, first.names, skipped) for source in self.sources]
         self.skipped = skipped
         names = {key: place for place, key in enumerate(dict.fromkeys(key for one in told for key, _, _ in one))}
         rows = [(voter, names[key], answer, row) for voter, one in enumerate(told) for key, answer, row in one]
         votes = np.array(rows, np.int64).reshape(-1, 4)
         self.weights, accuracy = weigh(Votes(votes[:, 0], votes[:, 1], votes[:, 2]))
-        self.voices = _describe(votes, accuracy, len(names))
+        positions = list(supplies)
+        self.voices = _describe(votes, accuracy, len(names), positions)
+        company: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for voter, key, answer, _ in votes.tolist():
+            company[key, answer].append(positions[voter])
         _, chosen = np.unique(votes[:, 1:3], axis=0, return_index=True)
         chosen = np.sort(chosen)
         self._votes, self.weights = votes[chosen], np.maximum(self.weights[chosen], LEAST)
+        self._company = [" ".join(map(str, company[key, answer])) for _, key, answer, _ in self._votes.tolist()]
         seen: Counter[int] = Counter()
         self._suffix = []
         for key in self._votes[:, 1].tolist():
@@ -150,7 +156,8 @@ class Voted(MapSource):
         sample = self.sources[voter][row]
         weight = sample.weight * float(self.weights[index])
         group = sample.group or sample.key
-        return replace(sample, key=sample.key + self._suffix[index], group=group, weight=weight)
+        metadata = {**sample.metadata, "voices": self._company[index]}
+        return replace(sample, key=sample.key + self._suffix[index], group=group, weight=weight, metadata=metadata)
 
     def present(self, index: int) -> Collection[str]:
         voter, _, _, row = self._votes[index].tolist()
@@ -176,7 +183,9 @@ def _plain(item: Any) -> Any:
     return str(item) if isinstance(item, Path) else item
 
 
-def _describe(votes: NDArray[np.int64], accuracy: NDArray[np.float64], number: int) -> list[Voice]:
+def _describe(
+    votes: NDArray[np.int64], accuracy: NDArray[np.float64], number: int, positions: Sequence[int]
+) -> list[Voice]:
     answers: dict[int, Counter[int]] = defaultdict(Counter)
     for _, key, answer, _ in votes.tolist():
         answers[key][answer] += 1
@@ -185,7 +194,8 @@ def _describe(votes: NDArray[np.int64], accuracy: NDArray[np.float64], number: i
         own = votes[votes[:, 0] == voter]
         others = [answers[key].total() - 1 for key in own[:, 1].tolist()]
         against = [answers[key].total() - answers[key][answer] for _, key, answer, _ in own.tolist()]
-        voices.append(Voice(voter, len(own), len(own) / number, _share(others), _share(against), round(right, 4)))
+        shares = (len(own) / number, _share(others), _share(against))
+        voices.append(Voice(positions[voter], len(own), *shares, round(right, 4)))
     return voices
 
 

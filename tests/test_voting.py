@@ -98,12 +98,24 @@ def supplies(*sources: PairingSource, names: Sequence[str] = ("number", "text"))
     return [Supply(source, tuple(names)) for source in sources]
 
 
+def voted(*sources: PairingSource) -> Voted:
+    return Voted(dict(enumerate(supplies(*sources))))
+
+
 def test_each_pair_stands_once_and_those_that_contradict_share_a_group() -> None:
-    source = Voted(supplies(Rows({"1": "one", "2": "two"}), Rows({"1": "one", "2": "zwei", "3": "three"})))
+    source = voted(Rows({"1": "one", "2": "two"}), Rows({"1": "one", "2": "zwei", "3": "three"}))
     found = {sample.key: (sample.items["text"], sample.group) for sample in source}
     assert found == {"1": ("one", "1"), "2": ("two", "2"), "2#2": ("zwei", "2"), "3": ("three", "3")}
     weights = {sample.key: sample.weight for sample in source}
     assert 0.5 >= weights["1"] > weights["3"] > weights["2"] > 0
+
+
+def test_the_metadata_of_a_pair_tell_which_sources_said_so() -> None:
+    first, other, second = Rows({"1": "one", "2": "two"}), Rows({"1": "1"}), Rows({"1": "one", "2": "zwei"})
+    lonely = Supply(other, ("text",))
+    (both, _), _ = merge([*supplies(first), lonely, *supplies(second)])
+    found = {sample.key: sample.metadata for sample in both.source}
+    assert found == {"1": {"voices": "0 2"}, "2": {"voices": "0"}, "2#2": {"voices": "2"}}
 
 
 def test_the_table_counts_coverage_overlap_and_conflict() -> None:
@@ -113,7 +125,7 @@ def test_the_table_counts_coverage_overlap_and_conflict() -> None:
 
 
 def test_what_can_not_be_read_is_recorded_and_has_no_vote() -> None:
-    source = Voted(supplies(Rows({"1": "a", "2": None}), Rows({"1": "a", "2": "b"})))
+    source = voted(Rows({"1": "a", "2": None}), Rows({"1": "a", "2": "b"}))
     assert source.skipped == [("2", "broken")]
     assert len(source) == 2
 
