@@ -129,6 +129,20 @@ class Repeated(Sensors):
         return replace(super().__getitem__(index), key=f"s{index % 25}")
 
 
+class Alike(Sensors):
+    """Eight machines of each kind in states that resemble each other; two of the eight have each other's reading."""
+
+    def __init__(self) -> None:
+        super().__init__(count=2400, machine=1)
+        rng = np.random.default_rng(0)
+        latent = np.repeat(rng.normal(size=(300, 6)), 8, 0) + 0.35 * rng.normal(size=(2400, 6))
+        maps = np.random.default_rng(99).normal(size=(2, 6, 24))
+        self.readings = [np.tanh(latent @ one / 2) + 0.05 * rng.normal(size=(2400, 24)) for one in maps]
+        pairs = np.arange(2400).reshape(-1, 8)[:, [1, 4]]
+        self.readings[1][pairs] = self.readings[1][pairs[:, ::-1]]
+        self.swapped = set(pairs.ravel().tolist())
+
+
 class Endless(PairingSource):
     """A stream that must not be read to its end."""
 
@@ -175,6 +189,7 @@ class Plugin:
         register("triples", Triples)
         register("gaps", Gaps)
         register("endless", Endless)
+        register("alike", Alike)
 
 
 CATALOG = Catalog.of(sensors=Plugin(), objectives=objectives)

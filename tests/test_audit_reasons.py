@@ -13,7 +13,7 @@ from multimodal_ssl.audit_page import write_page
 from multimodal_ssl.embed import embed
 from multimodal_ssl.pipeline import load, open_supplies
 
-from .audits import CATALOG, Messy, MessyAudit, PlantedAudit, config, having
+from .audits import CATALOG, Alike, Messy, MessyAudit, PlantedAudit, config, having
 
 
 def test_mismatches_are_those_whose_probability_is_large(messy_audit: MessyAudit) -> None:
@@ -22,6 +22,18 @@ def test_mismatches_are_those_whose_probability_is_large(messy_audit: MessyAudit
         assert ("mismatch" in row["reasons"]) == (row["p_mismatch"] is not None and row["p_mismatch"] >= 0.5)
         assert not {"mismatch", "resembles"} <= set(row["reasons"])
     assert len(having(rows, "mismatch") & set(source.swapped)) > 0.85 * len(source.swapped)
+
+
+def test_partners_of_something_alike_are_no_mismatches_but_those_that_are_found_are_said_to_resemble(
+    tmp_path: Path,
+) -> None:
+    found, swapped = audit(config(tmp_path, name="alike"), tmp_path / "audit", catalog=CATALOG), Alike().swapped
+    rows = {int(row["key"].removeprefix("s")): row for row in found.table.to_pylist()}
+    (rate,) = found.rates
+    assert rate.gross.value < 0.02 < rate.with_near < len(swapped) / len(rows), "nobody's partner is anybody's"
+    named = having(rows, "resembles")
+    assert len(named) > 0.1 * len(swapped)
+    assert len(named & swapped) > 0.9 * len(named)
 
 
 def test_an_item_that_quarrels_with_its_group_is_told_from_its_mates(messy_audit: MessyAudit) -> None:
