@@ -42,7 +42,8 @@ def noise() -> None:
         "![R@1 against noise](noise-recall.png) ![estimated against true rate](noise-rate.png)\n",
     ]
     for name, cells in results.items():
-        parts += [f"## {name}\n", table(cells) + "\n", detection(cells)]
+        commits = ", ".join(sorted({cell["commit"][:10] for cell in cells if "commit" in cell}))
+        parts += [f"## {name}\n", table(cells) + "\n", detection(cells), f"Measured at {commits}.\n"]
         parts += [
             f"A step of acl takes {cell['median']} of InfoNCE's (in turns: {cell['ratios']}).\n"
             for cell in costs(cells)
