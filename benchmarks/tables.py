@@ -82,14 +82,15 @@ def plot(results: dict[str, list[dict[str, Any]]]) -> None:
     curves = {name: cells for name, cells in results.items() if len({cell["noise"] for cell in cells}) > 1}
     figure = Figure(figsize=(4.5 * len(curves), 3.6), layout="constrained")
     for axes, (name, cells) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
-        for what in ("oracle", "acl-refined", "acl", "gce", "info-nce"):
+        for number, what in enumerate(("oracle", "acl-refined", "acl", "gce", "info-nce")):
             points = {cell["noise"]: recalls(cells, what, cell["noise"]) for cell in cells if cell["what"] == what}
             if what == "oracle":  # without noise it is InfoNCE
                 points[0] = recalls(cells, "info-nce", 0)
             noises = sorted(noise for noise, found in points.items() if found)
             if not noises:
                 continue
-            axes.plot(noises, [mean(points[noise].values()) for noise in noises], marker="o", label=what)
+            heights = [mean(points[noise].values()) for noise in noises]
+            axes.plot(noises, heights, marker="o", label=what, color=f"C{number}")
         axes.set(title=name, xlabel="share of mismatched pairs", ylabel="R@1", ylim=(0, None))
         axes.legend(fontsize=8)
     figure.savefig(ROOT / "docs" / "noise-recall.png", dpi=100)
