@@ -36,8 +36,8 @@ def log_softmaxes(logits: Tensor) -> tuple[Tensor, Tensor]:
 def own_against_negatives(rows: Tensor, columns: Tensor, same: Tensor) -> Tensor:
     """Return the agreement [B]: the probability of the own partner against the negatives, the lower of both directions.
 
-    The lower, because early in training an item that is near to everything is found by many wrong partners. Other
-    positives are left out, for a wrong partner among right ones of its group would pass for right.
+    The lower tells mismatches sooner in training than the mean. Other positives are left out, for a wrong partner among
+    right ones of its group would pass for right.
     """
     odds = [one.diagonal() - one.masked_fill(same, -torch.inf).logsumexp(1) for one in (rows, columns)]
     return torch.minimum(odds[0], odds[1]).sigmoid()
