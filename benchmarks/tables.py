@@ -42,14 +42,23 @@ def noise() -> None:
         "![R@1 against noise](noise-recall.png) ![estimated against true rate](noise-rate.png)\n",
     ]
     for name, cells in results.items():
-        commits = ", ".join(sorted({cell["commit"][:10] for cell in cells if "commit" in cell}))
-        parts += [f"## {name}\n", table(cells) + "\n", detection(cells), f"Measured at {commits}.\n"]
+        parts += [f"## {name}\n", table(cells) + "\n", detection(cells), origin(cells)]
         parts += [
             f"A step of acl takes {cell['median']} of InfoNCE's (in turns: {cell['ratios']}).\n"
             for cell in costs(cells)
         ]
     (ROOT / "docs" / "noise-results.md").write_text("\n".join(parts))
     plot(results)
+
+
+def origin(cells: list[dict[str, Any]]) -> str:
+    """Return one line on what was measured at which commit, for not all of a table is of one."""
+    places: dict[str, set[str]] = {}
+    for cell in cells:
+        if "commit" in cell:
+            places.setdefault(cell["commit"][:10], set()).add(cell["what"])
+    lines = [f"{commit} ({', '.join(sorted(whats))})" for commit, whats in sorted(places.items())]
+    return f"Measured at {'; '.join(lines)}.\n"
 
 
 def costs(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:

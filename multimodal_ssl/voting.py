@@ -135,13 +135,13 @@ class Voted(MapSource):
         self.weights, accuracy = weigh(Votes(votes[:, 0], votes[:, 1], votes[:, 2]))
         positions = list(supplies)
         self.voices = _describe(votes, accuracy, len(names), positions)
-        company: dict[tuple[int, int], list[int]] = defaultdict(list)
+        company: dict[tuple[int, int], set[int]] = defaultdict(set)
         for voter, key, answer, _ in votes.tolist():
-            company[key, answer].append(positions[voter])
+            company[key, answer].add(positions[voter])
         _, chosen = np.unique(votes[:, 1:3], axis=0, return_index=True)
         chosen = np.sort(chosen)
         self._votes, self.weights = votes[chosen], np.maximum(self.weights[chosen], LEAST)
-        self._company = [" ".join(map(str, company[key, answer])) for _, key, answer, _ in self._votes.tolist()]
+        self._company = [" ".join(map(str, sorted(company[key, answer]))) for _, key, answer, _ in self._votes.tolist()]
         seen: Counter[int] = Counter()
         self._suffix = []
         for key in self._votes[:, 1].tolist():
@@ -194,8 +194,8 @@ def _describe(
         own = votes[votes[:, 0] == voter]
         others = [answers[key].total() - 1 for key in own[:, 1].tolist()]
         against = [answers[key].total() - answers[key][answer] for _, key, answer, _ in own.tolist()]
-        shares = (len(own) / number, _share(others), _share(against))
-        voices.append(Voice(positions[voter], len(own), *shares, round(right, 4)))
+        coverage, overlap, conflict = len(own) / number, _share(others), _share(against)
+        voices.append(Voice(positions[voter], len(own), coverage, overlap, conflict, round(right, 4)))
     return voices
 
 
