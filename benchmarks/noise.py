@@ -4,9 +4,9 @@ python benchmarks/noise.py glyphs --quick
 python benchmarks/noise.py icons --data DATA --noise 0 0.2 0.4 0.6 0.8 --seeds 0 1 2
 python benchmarks/noise.py glyphs --cost
 
-Beside the objectives: `acl-refined` trains twice (trust.refine), `oracle` is InfoNCE on the clean pairs, `oracle-long`
-so for twice the epochs, `audit` judges all pairs, `audited` is InfoNCE on what that audit leaves. What
-results/noise/NAME.json has is not measured again.
+Beside the objectives: `acl-2` and `acl-3` are acl in so many rounds (trust.rounds), `oracle` is InfoNCE on the clean
+pairs, `oracle-long` so for twice the epochs, `audit` judges all pairs, `audited` is InfoNCE on what that audit leaves.
+What results/noise/NAME.json has is not measured again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from multimodal_ssl.trust import Trust
 
 HERE = Path(__file__).parent
 OBJECTIVES = ("info-nce", "acl", "gce", "rcl", "rince", "label-smoothing", "siglip")
-ALL = (*OBJECTIVES, "acl-refined", "oracle", "oracle-long", "audit", "audited")
+ROUNDS = {"acl-2": 2, "acl-3": 3}
+ALL = (*OBJECTIVES, *ROUNDS, "oracle", "oracle-long", "audit", "audited")
 BINS = 10
 
 
@@ -48,8 +49,8 @@ def config_of(values: dict[str, Any], what: str, noise: float, seed: int, folder
     values = copy.deepcopy(values)
     values["sources"][0]["corrupt"] = {"mismatch": noise, "seed": seed, "drop": what.startswith("oracle")}
     values |= {"run": str(folder / f"{what}-{noise}-{seed}"), "seed": seed}
-    values["objective"] = what if what in OBJECTIVES else "acl" if what == "acl-refined" else "info-nce"
-    values["trust"] = {"refine": what == "acl-refined"}
+    values["objective"] = what if what in OBJECTIVES else "acl" if what in ROUNDS else "info-nce"
+    values["trust"] = {"rounds": ROUNDS.get(what, 1)}
     if what == "oracle-long":
         values["train"]["epochs"] *= 2
     return parse_config(values)
@@ -89,7 +90,7 @@ def score(config: Config, binder: Binder, *, noisy: bool, what: str) -> dict[str
         first, second = (seen[name] for name in everything[0].names)
         wrong = np.array([truth[key] for key in first.keys])
         found["auroc_of_model"] = auroc(-(first.vectors * second.vectors).sum(1), wrong)
-        if what in (*OBJECTIVES, "acl-refined"):
+        if what in (*OBJECTIVES, *ROUNDS):
             believed = Trust.load(config.run / "trust.parquet", TrustConfig()).values(hash64(first.keys))
             visited = np.isfinite(believed)
             found["auroc_of_trust"] = auroc(-believed[visited], wrong[visited])

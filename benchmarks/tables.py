@@ -37,7 +37,7 @@ def noise() -> None:
         "# Through planted mismatches\n",
         "Made by `benchmarks/tables.py` from what `benchmarks/noise.py` measured: R@1 on unseen items, the mean of "
         "both directions and of the seeds, and beside it the share of the oracle's, which trains by InfoNCE on the "
-        "truly clean pairs alone, for as many epochs. `acl-refined` trains twice, `oracle-long` for twice the epochs; "
+        "truly clean pairs alone, for as many epochs. `acl-2` and `acl-3` train in so many rounds, `oracle-long` for twice the epochs; "
         "`audited` is InfoNCE on what the audit leaves.\n",
         "![R@1 against noise](noise-recall.png) ![estimated against true rate](noise-rate.png)\n",
     ]
@@ -73,7 +73,7 @@ def detection(cells: list[dict[str, Any]]) -> str:
         + "|---" * 7
         + "|"
     ]
-    for what in ("acl", "acl-refined", "gce", "info-nce", "audit"):
+    for what in ("acl", "acl-2", "acl-3", "gce", "info-nce", "audit"):
         for rate in sorted({cell["noise"] for cell in cells if cell["what"] == what}):
             some = [cell for cell in cells if (cell["what"], cell["noise"]) == (what, rate)]
             field = "auroc" if what == "audit" else "auroc_of_trust"
@@ -91,7 +91,7 @@ def plot(results: dict[str, list[dict[str, Any]]]) -> None:
     curves = {name: cells for name, cells in results.items() if len({cell["noise"] for cell in cells}) > 1}
     figure = Figure(figsize=(4.5 * len(curves), 3.6), layout="constrained")
     for axes, (name, cells) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
-        for number, what in enumerate(("oracle", "acl-refined", "acl", "gce", "info-nce")):
+        for number, what in enumerate(("oracle", "acl-3", "acl-2", "acl", "gce", "info-nce")):
             points = {cell["noise"]: recalls(cells, what, cell["noise"]) for cell in cells if cell["what"] == what}
             if what == "oracle":  # without noise it is InfoNCE
                 points[0] = recalls(cells, "info-nce", 0)

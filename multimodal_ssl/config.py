@@ -154,7 +154,8 @@ class TrustConfig(Strict):
         warmup: visits of a sample before its trust weighs; they do not count after.
         full: share of the top trust that is enough for the whole weight; it rises to that from 0 during training.
         floor: a weight below it counts as 0.
-        refine: whether to train twice, each time from the beginning: the first training only learns whom to trust.
+        rounds: how many times to train, each time from untrained weights and for all of ``train``; trust goes on, so that
+            the last training knows from its beginning whom to trust.
     """
 
     weigh: bool | None = None
@@ -162,7 +163,7 @@ class TrustConfig(Strict):
     warmup: int = Field(default=2, ge=0)
     full: float = Field(default=1.0, ge=0, le=1)
     floor: float = Field(default=0.1, ge=0, lt=1)
-    refine: bool = False
+    rounds: int = Field(default=1, ge=1)
 
 
 class AuditConfig(Strict):

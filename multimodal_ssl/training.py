@@ -66,8 +66,8 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
     )
     optimizer = torch.optim.AdamW(parameter_groups(learner, config.weight_decay), betas=(0.9, 0.98), fused=True)
     each = count_steps(plan, config)
-    total = 2 * each if trust.config.refine else each
-    untrained = copy.deepcopy(learner.state_dict()) if trust.config.refine else {}
+    total = trust.config.rounds * each
+    untrained = copy.deepcopy(learner.state_dict()) if trust.config.rounds > 1 else {}
     start = restore_checkpoint(run_dir / "checkpoints", learner, optimizer, trust) if resume else 0
     model, optimizer = accelerator.prepare(learner, optimizer)
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
@@ -102,7 +102,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
                     f"{log.unreadable_path} says which and why"
                 )
             torch.manual_seed((plan.seed * 1_000_003 + step) * world + rank)  # dropout and kin
-            if step == each:  # whom to trust is known, now learn from them alone
+            if step and step % each == 0:  # all but trust begins anew
                 learner.load_state_dict(untrained)
                 optimizer.state.clear()
             rate = learning_rate(step % each, each, config)
@@ -126,7 +126,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
                     )
                 optimizer.step()
                 optimizer.zero_grad()
-                if step < each:
+                if step < each or step % each >= config.warmup * each:  # untrained weights know less than trust does
                     trust.update(hash64(itertools.chain(*keys)), agreement.float().cpu().numpy())
                 ended = time.perf_counter()
                 log.add(

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,11 +37,11 @@ class Tied(Waves):
         return torch.tanh(self.layer(inputs)) + torch.tanh(self.again(inputs.flip(1)))
 
 
-@pytest.mark.parametrize(("step", "refine"), [(2, False), (4, False), (9, False), (14, False), (7, True), (13, True)])
-def test_a_messy_run_resumes_to_the_same_bits(step: int, refine: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("step", "rounds"), [(2, 1), (4, 1), (9, 1), (14, 1), (7, 2), (13, 2)])
+def test_a_messy_run_resumes_to_the_same_bits(step: int, rounds: int, tmp_path: Path) -> None:
     train = {
-        "steps": 10 if refine else 20,
-        "trust": {"warmup": 1, "refine": refine},
+        "steps": 20 // rounds,
+        "trust": {"warmup": 1, "rounds": rounds},
         "batch": 4,
         "log_every": 7,
         "checkpoint_every": 3,
@@ -59,24 +60,25 @@ def test_a_messy_run_resumes_to_the_same_bits(step: int, refine: bool, tmp_path:
     assert learnt(resumed) == learnt(whole)
 
 
-def test_a_refined_run_begins_anew_with_what_it_learnt_of_its_samples(tmp_path: Path) -> None:
-    """The second training starts from the weights of the first, at the same rate, and trust stays as it was left."""
+def test_a_second_round_begins_anew_with_what_was_learnt_of_its_samples(tmp_path: Path) -> None:
+    """It starts from the weights and the rate that the first started from, and trust goes on after its warm-up."""
     options = {"objective": objectives.acl, "steps": 8, "lr": 0.3}
     fit_toys(tmp_path / "once", Numbers(16), trust={"warmup": 1}, **options)
-    fit_toys(tmp_path / "twice", Numbers(16), trust={"warmup": 1, "refine": True}, **options)
+    fit_toys(tmp_path / "twice", Numbers(16), trust={"warmup": 1, "rounds": 2}, **options)
     once, twice = learnt(tmp_path / "once"), learnt(tmp_path / "twice")
     assert len(twice) == 16
     assert twice[:8] == once
     assert [one["lr"] for one in twice[8:]] == [one["lr"] for one in once]
-    assert (tmp_path / "twice/trust.parquet").read_bytes() == (tmp_path / "once/trust.parquet").read_bytes()
+    visits = [sum(pq.read_table(tmp_path / name / "trust.parquet")["visits"].to_pylist()) for name in ("once", "twice")]
+    assert visits == [64, 64 + 56]  # of batches of 8, but for the first of the second round
     model = load(tmp_path / "twice", catalog=catalog([Numbers(16)])).state_dict()
     assert any(not one.equal(model[name]) for name, one in load_tensors(tmp_path / "once/model.safetensors").items())
 
 
-def test_a_refined_run_where_every_weight_is_one_repeats_itself(tmp_path: Path) -> None:
-    """Without shuffling (one batch holds all) the second training is the first once more."""
+def test_a_second_round_where_every_weight_is_one_repeats_the_first(tmp_path: Path) -> None:
+    """Without shuffling (one batch holds all) the second round is the first once more."""
     options = {"objective": objectives.acl, "steps": 5, "batch": 16}
-    fit_toys(tmp_path / "run", Numbers(16), trust={"weigh": False, "refine": True}, **options)
+    fit_toys(tmp_path / "run", Numbers(16), trust={"weigh": False, "rounds": 2}, **options)
     losses = [one["loss"] for one in learnt(tmp_path / "run")]
     assert losses[5:] == pytest.approx(losses[:5], rel=0.01)  # augmented otherwise
     assert losses[4] < 0.8 * losses[0]
