@@ -37,8 +37,8 @@ def noise() -> None:
         "# Through planted mismatches\n",
         "Made by `benchmarks/tables.py` from what `benchmarks/noise.py` measured: R@1 on unseen items, the mean of "
         "both directions and of the seeds, and beside it the share of the oracle's, which trains by InfoNCE on the "
-        "truly clean pairs alone, for as many epochs. `acl-2` and `acl-3` train in so many rounds, `oracle-long` for twice the epochs; "
-        "`audited` is InfoNCE on what the audit leaves.\n",
+        "truly clean pairs alone, for as many epochs. `acl-2` and `acl-3` train in so many rounds, `oracle-long` "
+        "for twice the epochs; `audited` is InfoNCE on what the audit leaves.\n",
         "![R@1 against noise](noise-recall.png) ![estimated against true rate](noise-rate.png)\n",
     ]
     for name, cells in results.items():

@@ -154,8 +154,8 @@ class TrustConfig(Strict):
         warmup: visits of a sample before its trust weighs; they do not count after.
         full: share of the top trust that is enough for the whole weight; it rises to that from 0 during training.
         floor: a weight below it counts as 0.
-        rounds: how many times to train, each time from untrained weights and for all of ``train``; trust goes on, so that
-            the last training knows from its beginning whom to trust.
+        rounds: how many times to train, each time from untrained weights and for all of ``train``; trust goes on, so
+            that the last training knows from its beginning whom to trust.
     """
 
     weigh: bool | None = None
