@@ -1,8 +1,9 @@
-"""Planted noise: a source some of whose samples hold another's item, lack one, or have other words; it knows which."""
+"""Planted noise: samples that hold another's item, lack one, or have other words, and which these are."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,27 +11,33 @@ from numpy.typing import NDArray
 
 from multimodal_ssl.config import CorruptConfig
 from multimodal_ssl.errors import InputError, UnreadableError, nearest
+from multimodal_ssl.subset import Subset
 from multimodal_ssl.types import MapSource, PairingSource, Sample
 
 ROUNDS = 100  # of exchanging items until none has come back to its group
+BLOCK = 4096  # samples of a stream that exchange items among themselves
+
+
+def corrupted(source: PairingSource, config: CorruptConfig, names: Collection[str]) -> PairingSource:
+    """Plant noise in the samples of a source, or leave the mismatched out."""
+    if not isinstance(source, MapSource):
+        return CorruptedStream(source, config, names)
+    noisy = Corrupted(source, config, names)
+    return Subset(noisy, np.flatnonzero(~noisy.mismatched)) if config.drop else noisy
 
 
 class Corrupted(MapSource):
     """A MapSource in which a share of the samples exchange one item, each with a sample of another group.
 
     Another share loses the item, and each text may get words of others. Keys, groups and weights stay those of the row.
-    Raises InputError for a source without random access, or one whose samples are too few or too alike.
+    Raises InputError for an item that is not there or not a text, and for samples that are too few or too alike.
 
     Attributes:
         mismatched, dropped: [N] (bool), the truth.
     """
 
-    def __init__(self, source: PairingSource, config: CorruptConfig, names: Collection[str]) -> None:
-        if not isinstance(source, MapSource):
-            raise InputError(f"corrupt: {type(source).__name__} has no random access; write it to a table first")
-        self.item = config.item or list(names)[-1]
-        if self.item not in names:
-            raise InputError(f"corrupt: the source has no {self.item!r}: {nearest(self.item, names)}")
+    def __init__(self, source: MapSource, config: CorruptConfig, names: Collection[str]) -> None:
+        self.item = _item(source, config, names)
         self.source, self.modalities, self.skipped = source, source.modalities, source.skipped
         rng = np.random.default_rng(config.seed)
         holders = [row for row in range(len(source)) if self.item in source.present(row)]
@@ -42,8 +49,6 @@ class Corrupted(MapSource):
         self.dropped = np.zeros(len(source), bool)
         self.dropped[rng.permutation(holders)[: round(config.dropout * len(holders))]] = True
         self.words, self.seed = config.words, config.seed
-        if self.words and source.modalities[self.item] != "text":
-            raise InputError(f"corrupt.words needs a text, and {self.item!r} is {source.modalities[self.item]!r}")
 
     def __len__(self) -> int:
         return len(self.source)
@@ -100,6 +105,49 @@ class Corrupted(MapSource):
                 f"corrupt: {len(rows)} samples of {len(set(groups))} groups can't all exchange {self.item!r}"
             )
         return rows[origin]
+
+
+class CorruptedStream(PairingSource):
+    """A source without random access, in which the samples of each block of 4,096 exchange items as in `Corrupted`."""
+
+    def __init__(self, source: PairingSource, config: CorruptConfig, names: Collection[str]) -> None:
+        _item(source, config, names)
+        self.source, self.config, self.names = source, config, names
+        self.modalities, self.skipped = source.modalities, source.skipped
+
+    def __iter__(self) -> Iterator[Sample]:
+        samples, number = iter(self.source), 0
+        block, following = (list(itertools.islice(samples, BLOCK)) for _ in range(2))
+        while block:
+            if len(following) < BLOCK:  # the last one, too few to exchange among themselves
+                block, following = block + following, []
+            config = self.config.model_copy(update={"seed": self.config.seed * 1_000_003 + number})
+            yield from corrupted(_Listed(block, self.modalities), config, self.names)
+            block, following, number = following, list(itertools.islice(samples, BLOCK)), number + 1
+
+
+class _Listed(MapSource):
+    def __init__(self, samples: Sequence[Sample], modalities: Mapping[str, str]) -> None:
+        self.samples, self.modalities = samples, modalities
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+    def present(self, index: int) -> Collection[str]:
+        return self.samples[index].items.keys()
+
+
+def _item(source: PairingSource, config: CorruptConfig, names: Collection[str]) -> str:
+    """Return the name of the item that is meant."""
+    item = config.item or list(names)[-1]
+    if item not in names:
+        raise InputError(f"corrupt: the source has no {item!r}: {nearest(item, names)}")
+    if config.words and source.modalities[item] != "text":
+        raise InputError(f"corrupt.words needs a text, and {item!r} is {source.modalities[item]!r}")
+    return item
 
 
 def exchange(

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import yaml
 from accelerate import PartialState
@@ -18,7 +17,7 @@ import multimodal_ssl
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors, save_tensors
 from multimodal_ssl.config import Config, SourceConfig, dump_config, load_config
-from multimodal_ssl.corrupt import Corrupted
+from multimodal_ssl.corrupt import corrupted
 from multimodal_ssl.data import Supply, hash64, raw_items
 from multimodal_ssl.decoys import plant
 from multimodal_ssl.embed import Embedded, embed
@@ -30,7 +29,6 @@ from multimodal_ssl.metrics import retrieval
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.report import Direction, save_card
-from multimodal_ssl.subset import Subset
 from multimodal_ssl.training import Learner, count_steps, train
 from multimodal_ssl.trust import Trust
 from multimodal_ssl.voting import Voice
@@ -171,9 +169,7 @@ def open_supplies(configs: Sequence[SourceConfig], catalog: Catalog) -> list[Sup
             catalog.modality(modality)
         names = config.use or tuple(source.modalities)
         if config.corrupt:
-            source = Corrupted(source, config.corrupt, names)
-            if config.corrupt.drop:
-                source = Subset(source, np.flatnonzero(~source.mismatched))
+            source = corrupted(source, config.corrupt, names)
         supplies.append(Supply(source, names, config.share))
     return supplies
 

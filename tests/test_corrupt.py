@@ -10,7 +10,7 @@ import pytest
 
 from multimodal_ssl import Catalog, InputError, MapSource, Modality, PairingSource, Sample, UnreadableError, hookimpl
 from multimodal_ssl.config import CorruptConfig, SourceConfig
-from multimodal_ssl.corrupt import Corrupted
+from multimodal_ssl.corrupt import BLOCK, Corrupted, corrupted
 from multimodal_ssl.hookspecs import Register
 from multimodal_ssl.pipeline import open_supplies
 from multimodal_ssl.testing import check_pairing_source
@@ -115,12 +115,43 @@ def test_an_unreadable_sample_stays_one() -> None:
         (Words(groups=1), CorruptConfig(mismatch=0.5), "of 1 groups can't all exchange 'text'"),
         (Words(), CorruptConfig(mismatch=0.5, item="txt"), "no 'txt': did you mean 'text'"),
         (Words(), CorruptConfig(mismatch=0.5, kind="near", item="image"), "near needs texts"),
-        (Stream(Words()), CorruptConfig(mismatch=0.5), "Stream has no random access"),
+        (Stream(Words(groups=1)), CorruptConfig(mismatch=0.5), "of 1 groups can't all exchange 'text'"),
     ],
 )
 def test_what_can_not_be_corrupted_is_told(source: PairingSource, config: CorruptConfig, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Corrupted(source, config, NAMES)
+        list(corrupted(source, config, NAMES))
+
+
+@pytest.mark.parametrize("count", [200, BLOCK - 1, 2 * BLOCK, 2 * BLOCK + 1])
+def test_the_samples_of_a_stream_exchange_items_too(count: int) -> None:
+    """In blocks, and the last one is not left alone."""
+    source = corrupted(Stream(Words(count, broken=3)), CorruptConfig(mismatch=0.4, dropout=0.1), NAMES)
+    clean, noisy = list(Stream(Words(count, broken=3))), list(source)
+    assert [one.key for one in noisy] == [one.key for one in clean]
+    assert [one.key for one in source] == [one.key for one in clean]  # a second time
+    pairs = [(one, other) for one, other in zip(clean, noisy, strict=True) if "text" in one.items]
+    kept = [(one.items["text"], other.items["text"]) for one, other in pairs if "text" in other.items]
+    assert len(kept) == pytest.approx(0.9 * len(pairs), abs=2)
+    assert sum(one != other for one, other in kept) == pytest.approx(0.36 * len(pairs), rel=0.15)
+    assert Counter(one for one, _ in kept).keys() >= Counter(other for _, other in kept).keys()
+
+
+def test_each_block_of_a_stream_has_a_choice_of_its_own() -> None:
+    clean = Words(2 * BLOCK)
+    noisy = list(corrupted(Stream(clean), CorruptConfig(mismatch=0.4), NAMES))
+    changed = [one.items != clean[i].items for i, one in enumerate(noisy)]
+    halves = changed[:BLOCK], changed[BLOCK:]
+    assert [sum(half) for half in halves] == pytest.approx([0.36 * BLOCK] * 2, abs=1)
+    assert halves[0] != halves[1]
+
+
+def test_an_oracle_trains_on_a_stream_without_the_mismatched() -> None:
+    config = CorruptConfig(mismatch=0.4)
+    clean, whole = Words(), list(corrupted(Stream(Words()), config, NAMES))
+    rest = list(corrupted(Stream(Words()), config.model_copy(update={"drop": True}), NAMES))
+    assert [one.key for one in rest] == [one.key for i, one in enumerate(whole) if one.items == clean[i].items]
+    assert len(rest) == 200 - round(0.4 * 180)
 
 
 def test_the_share_that_was_asked_for_loses_the_item() -> None:
