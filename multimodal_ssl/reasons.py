@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal_ssl.data import Traits
+from multimodal_ssl.neighbours import neighbours
 
 MANY = 10  # groups that share one item
 NEAR = 0.99  # cosine, in all modalities, from which two samples of different groups are near duplicates
@@ -31,12 +32,8 @@ def nearly_repeated(keys: Sequence[str], views: Sequence[NDArray[np.float32]], g
 
     Only the few nearest are looked at: a sample among many of its own group may be missed.
     """
-    import faiss
-
     joint = np.concatenate(views, 1) / np.sqrt(len(views), dtype=np.float32)
-    index = faiss.IndexFlatIP(joint.shape[1])
-    index.add(joint)
-    near = index.search(joint, min(8, len(keys)))[1]
+    near = neighbours(joint, joint, 8)
     found: Reasons = [[] for _ in keys]
     for column in near.T[::-1]:  # the nearest comes last and stays
         same = groups != groups[column]

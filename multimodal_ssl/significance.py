@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from multimodal_ssl.metrics import wilson_interval
+from multimodal_ssl.neighbours import neighbours
 
 Floats = NDArray[np.float64]
 LEVELS = np.arange(0.5, 0.96, 0.05)  # p-values above are those of wrong pairs, nearly all
@@ -102,23 +103,17 @@ def near_p_values(
     groups: NDArray[np.int64],
     rows: NDArray[np.int64],
     *,
-    neighbours: int = 100,
+    among: int = 100,
 ) -> Floats:
     """Return the p-value of each pair of these rows among the partners of its nearest neighbours in either modality.
 
     They tell a partner that only resembles the right one, too, as far as the model did not memorise it; a partner who
     might be anybody's ranks below these, and counts for more than one.
     """
-    import faiss
-
-    count = min(neighbours, len(a) - 1)
     own = (a[rows] * b[rows]).sum(1)
     above, compared = np.zeros(len(rows)), np.zeros(len(rows))
     for anchor, partner in ((a, b), (b, a)):
-        index = faiss.IndexFlatIP(anchor.shape[1])
-        index.add(anchor)
-        near = index.search(anchor[rows], count + 1)[1]  # [rows, count + 1], itself among them
-        for column in near.T:
+        for column in neighbours(anchor, anchor[rows], among + 1).T:  # itself among them
             stranger = groups[column] != groups[rows]
             scores = (anchor[rows] * partner[column]).sum(1)
             above += stranger * ((scores > own) + (scores == own) / 2)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from multimodal_ssl import reasons
 from multimodal_ssl.data import Traits, draw
+from multimodal_ssl.neighbours import neighbours
 from multimodal_ssl.significance import (
     Floats,
     Rate,
@@ -309,11 +310,7 @@ def _notes(samples: int, unknown: int, gross: Rate, *, compared: bool) -> list[s
 
 def _best_partners(a: NDArray[np.float32], b: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the position of the b that is nearest to each a of these rows, its own left out: it may be memorised."""
-    import faiss
-
-    index = faiss.IndexFlatIP(b.shape[1])
-    index.add(b)
-    near = index.search(a[rows], min(2, len(b)))[1]
+    near = neighbours(b, a[rows], 2)
     best: NDArray[np.int64] = np.where(near[:, 0] == rows, near[:, -1], near[:, 0])
     return best
 

@@ -186,7 +186,7 @@ def test_fewer_than_ten_decoys_judge_nobody() -> None:
 def test_p_values_among_neighbours_are_ranks_by_a_double_loop() -> None:
     a, b, _ = pairs(60, 0.3)
     groups, rows = np.arange(60) // 2, np.array([3, 17, 40])
-    p_values = near_p_values(a, b, groups, rows, neighbours=12)
+    p_values = near_p_values(a, b, groups, rows, among=12)
     for i, found in zip(rows, p_values, strict=True):
         above = compared = 0
         for anchor, partner in ((a, b), (b, a)):
