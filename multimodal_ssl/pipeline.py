@@ -14,6 +14,7 @@ import yaml
 from accelerate import PartialState
 
 import multimodal_ssl
+from multimodal_ssl.audited import apply_audit
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors, save_tensors
 from multimodal_ssl.config import Config, SourceConfig, dump_config, load_config
@@ -24,7 +25,6 @@ from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.files import write_text
 from multimodal_ssl.index import Index, Kind
-from multimodal_ssl.judged import apply_audit
 from multimodal_ssl.metrics import retrieval
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog

@@ -23,25 +23,25 @@ def apply_audit(supplies: list[Supply], config: AuditConfig) -> list[Supply]:
     A sample that the audit does not know stays as it is; of one with several pairs the worst counts.
     """
     trust = _read(config)
-    judged = []
+    audited = []
     lost = known = total = 0
     for position, supply in enumerate(supplies):
         if isinstance(supply.source, MapSource):
             factors, found = _factors(supplies, position, supply.source, trust)
             rows = np.flatnonzero(factors)
             lost, known, total = lost + len(factors) - len(rows), known + found, total + len(factors)
-            judged.append(replace(supply, source=JudgedMap(supply.source, rows, factors[rows])))
+            audited.append(replace(supply, source=AuditedMap(supply.source, rows, factors[rows])))
         else:
-            judged.append(replace(supply, source=JudgedStream(supply.source, supplies, position, trust)))
+            audited.append(replace(supply, source=AuditedStream(supply.source, supplies, position, trust)))
     if total and not known:
         raise InputError(f"{config.path} knows none of the {total:,} samples: it is an audit of other sources")
     if total:
         text = f"audit: {lost:,} of {total:,} samples are left out; it does not know {total - known:,}"
         Console(stderr=True).print(text, markup=False, highlight=False)
-    return judged
+    return audited
 
 
-class JudgedMap(MapSource):
+class AuditedMap(MapSource):
     """Some rows [N] of a MapSource, each weight times a factor [N]."""
 
     def __init__(self, source: MapSource, rows: NDArray[np.int64], factors: NDArray[np.float64]) -> None:
@@ -59,7 +59,7 @@ class JudgedMap(MapSource):
         return self.source.present(int(self.rows[index]))
 
 
-class JudgedStream(PairingSource):
+class AuditedStream(PairingSource):
     """The samples of a source that an audit leaves, each weight times what it leaves of it."""
 
     def __init__(

@@ -10,9 +10,9 @@ import pytest
 from torch import Tensor
 
 from multimodal_ssl import InputError, Objective, PairingSource, objectives
+from multimodal_ssl.audited import apply_audit
 from multimodal_ssl.config import AuditConfig, load_config, parse_config
 from multimodal_ssl.data import Supply, hash64
-from multimodal_ssl.judged import apply_audit
 from multimodal_ssl.pipeline import fit
 from multimodal_ssl.testing import check_pairing_source
 from multimodal_ssl.types import Alignment, MapSource
@@ -30,7 +30,7 @@ def write(folder: Path, judgement: Judgement) -> Path:
     return folder / "audit.parquet"
 
 
-def judged(folder: Path, judgement: Judgement, *sources: PairingSource, **options: Any) -> list[PairingSource]:
+def audited(folder: Path, judgement: Judgement, *sources: PairingSource, **options: Any) -> list[PairingSource]:
     config = AuditConfig(path=write(folder, judgement), **options)
     return [one.source for one in apply_audit([Supply(one, tuple(one.modalities)) for one in sources], config)]
 
@@ -43,7 +43,7 @@ def weights(source: PairingSource) -> dict[str, float]:
 def test_what_is_held_for_wrong_is_left_out_and_all_else_stays_as_it_is(tmp_path: Path, kind: Any) -> None:
     p = {str(i): i / 10 for i in range(11)}
     for options, kept in (({}, range(5)), ({"above": 0.8}, range(8)), ({"above": 1.0}, range(10))):
-        (source,) = judged(tmp_path, p, kind(11), **options)
+        (source,) = audited(tmp_path, p, kind(11), **options)
         assert weights(source) == {str(i): 1.0 for i in kept}
         assert all(sample.items == {"a": int(sample.key), "b": int(sample.key)} for sample in source)
 
@@ -54,7 +54,7 @@ def test_weighing_multiplies_the_weight_of_the_source_by_the_probability_that_th
 ) -> None:
     numbers = Numbers(5, weights={0: 0.5, 1: 0.5, 3: 0.25})
     p = {"0": 0.2, "1": 0.0, "2": 0.75, "3": 1.0}  # 4 is not known
-    (source,) = judged(tmp_path, p, Stream(numbers) if is_stream else numbers, use="weigh", above=0.1)
+    (source,) = audited(tmp_path, p, Stream(numbers) if is_stream else numbers, use="weigh", above=0.1)
     assert weights(source) == pytest.approx({"0": 0.4, "1": 0.5, "2": 0.25, "4": 1.0}), "nothing has the weight 0"
 
 
@@ -63,7 +63,7 @@ def test_a_judged_map_is_a_source_like_any_other(tmp_path: Path) -> None:
         return ("ab", "abc", "bc")[index % 3]
 
     numbers = Numbers(30, "abc", kind=kind, group=lambda i: f"g{i // 3}")
-    (source,) = judged(tmp_path, {str(i): float(i % 7 == 0) for i in range(30)}, numbers)
+    (source,) = audited(tmp_path, {str(i): float(i % 7 == 0) for i in range(30)}, numbers)
     assert isinstance(source, MapSource)
     check_pairing_source(source)
     rest = [i for i in range(30) if i % 7]
@@ -75,15 +75,15 @@ def test_a_judged_map_is_a_source_like_any_other(tmp_path: Path) -> None:
 
 def test_of_several_pairs_of_a_sample_the_worst_counts(tmp_path: Path) -> None:
     p = [("0", 0.1), ("0", 0.9), ("1", 0.8), ("1", 0.2), ("2", 0.3), ("2", None), ("3", None), ("3", 0.6)]
-    (dropped,) = judged(tmp_path, p, Numbers(4, "abc"))
+    (dropped,) = audited(tmp_path, p, Numbers(4, "abc"))
     assert weights(dropped) == {"2": 1.0}
-    (weighed,) = judged(tmp_path, p, Numbers(4, "abc"), use="weigh")
+    (weighed,) = audited(tmp_path, p, Numbers(4, "abc"), use="weigh")
     assert weights(weighed) == pytest.approx({"0": 0.1, "1": 0.2, "2": 0.7, "3": 0.4})
 
 
 def test_what_was_not_judged_stays_and_its_number_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     numbers = Numbers(2000, broken={4})
-    (source,) = judged(tmp_path, {"0": 1.0, "1": 1.0, "2": 0.1, "3": None, "elsewhere": 1.0}, numbers)
+    (source,) = audited(tmp_path, {"0": 1.0, "1": 1.0, "2": 0.1, "3": None, "elsewhere": 1.0}, numbers)
     assert sorted(map(int, weights(source))) == [i for i in range(2, 2000) if i != 4]
     assert "audit: 2 of 2,000 samples are left out; it does not know 1,996" in capsys.readouterr().err
 
@@ -99,7 +99,7 @@ def test_a_sample_that_can_not_be_read_is_left_for_training_to_record(tmp_path: 
 
 def test_keys_of_several_sources_are_told_apart(tmp_path: Path) -> None:
     p = {"0/1": 1.0, "1/2": 0.75, "2/0": 1.0, "3": 1.0}
-    found = judged(tmp_path, p, Numbers(4), Numbers(4), Stream(Numbers(4)), use="weigh")
+    found = audited(tmp_path, p, Numbers(4), Numbers(4), Stream(Numbers(4)), use="weigh")
     assert [weights(one) for one in found] == [
         {"0": 1, "2": 1, "3": 1},
         {"0": 1, "1": 1, "2": 0.25, "3": 1},
@@ -114,19 +114,19 @@ def test_shares_and_names_of_the_supplies_stay(tmp_path: Path) -> None:
 
 
 def test_what_the_source_skips_is_still_told(tmp_path: Path) -> None:
-    (source,) = judged(tmp_path, {"1": 1.0}, Stream(Numbers(5, broken={2, 3})))
+    (source,) = audited(tmp_path, {"1": 1.0}, Stream(Numbers(5, broken={2, 3})))
     assert sorted(weights(source)) == ["0", "4"]
     assert source.skipped == [("line 2", "broken"), ("line 3", "broken")]
     numbers = Numbers(5)
     numbers.skipped = [("row 9", "torn")]
-    (source,) = judged(tmp_path, {"1": 1.0}, numbers)
+    (source,) = audited(tmp_path, {"1": 1.0}, numbers)
     assert source.skipped == [("row 9", "torn")]
 
 
 def test_an_audit_of_other_sources_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"audit\.parquet knows none of the 1,004 samples: it is an audit of other"):
-        judged(tmp_path, {"0": 1.0, "1": 0.5}, Numbers(4), Numbers(1000))  # they would be 0/0 and 0/1
-    judged(tmp_path, {"0/0": 0.0}, Numbers(4), Numbers(1000))  # one is enough
+        audited(tmp_path, {"0": 1.0, "1": 0.5}, Numbers(4), Numbers(1000))  # they would be 0/0 and 0/1
+    audited(tmp_path, {"0/0": 0.0}, Numbers(4), Numbers(1000))  # one is enough
 
 
 def test_what_is_no_audit_is_refused(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_mistake_in_the_audit_of_a_config_names_the_key(values: dict[str, Any]
 
 
 def test_what_a_stream_skips_is_told_at_once(tmp_path: Path) -> None:
-    (source,) = judged(tmp_path, {"1": 1.0}, Stream(Numbers(9, broken={2})))
+    (source,) = audited(tmp_path, {"1": 1.0}, Stream(Numbers(9, broken={2})))
     samples = iter(source)
     for _ in range(3):
         next(samples)
@@ -244,6 +244,6 @@ def test_what_a_stream_skips_is_told_at_once(tmp_path: Path) -> None:
 
 def test_a_sample_whose_source_stumbles_costs_only_that_sample(tmp_path: Path) -> None:
     """It stays where it is: training records it."""
-    (source,) = judged(tmp_path, {"1": 1.0}, Torn(9))
+    (source,) = audited(tmp_path, {"1": 1.0}, Torn(9))
     assert isinstance(source, MapSource)
     assert len(source) == 8
