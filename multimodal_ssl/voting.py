@@ -31,7 +31,7 @@ class Voice:
     """What is told of one source.
 
     Attributes:
-        samples: that could be read.
+        samples: pairs that could be read, each once.
         coverage: share of all keys that it has.
         overlap: share of its keys that another source has, too.
         conflict: share of its keys on which another source contradicts it.
@@ -165,16 +165,16 @@ class Voted(MapSource):
 
 
 def _read(source: MapSource, names: Collection[str], skipped: list[tuple[str, str]]) -> list[tuple[str, int, int]]:
-    """Return key, digest of the items and row of each sample that can be read; add to skipped what can't."""
-    found = []
+    """Return key, digest of the items and row of each pair that can be read, once; add to skipped what can't."""
+    found: dict[tuple[str, int], int] = {}
     for row, sample in attempt(source):
         if isinstance(sample, Sample):
             items = {name: _plain(item) for name, item in sample.items.items() if name in names}
-            found.append((sample.key, digest(items), row))
+            found.setdefault((sample.key, digest(items)), row)
         else:
             skipped.append((sample.key, sample.reason))
     skipped += source.skipped
-    return found
+    return [(key, answer, row) for (key, answer), row in found.items()]
 
 
 def _plain(item: Any) -> Any:

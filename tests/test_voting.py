@@ -80,8 +80,8 @@ class Rows(MapSource):
 
     modalities: Mapping[str, str] = {"number": "number", "text": "text"}
 
-    def __init__(self, rows: Mapping[str, Any], *, kind: str = "text") -> None:
-        self.rows = list(rows.items())
+    def __init__(self, rows: Mapping[str, Any], *, kind: str = "text", times: int = 1) -> None:
+        self.rows = list(rows.items()) * times
         self.modalities = {"number": "number", "text": kind}
 
     def __len__(self) -> int:
@@ -116,6 +116,13 @@ def test_the_metadata_of_a_pair_tell_which_sources_said_so() -> None:
     (both, _), _ = merge([*supplies(first), lonely, *supplies(second)])
     found = {sample.key: sample.metadata for sample in both.source}
     assert found == {"1": {"voices": "0 2"}, "2": {"voices": "0"}, "2#2": {"voices": "2"}}
+
+
+def test_a_source_that_repeats_itself_has_one_vote() -> None:
+    once, often = ([Rows({"1": "one", "2": "two"}, times=times), Rows({"1": "eins", "2": "two"})] for times in (1, 3))
+    weights = [[sample.weight for sample in voted(*sources)] for sources in (once, often)]
+    assert weights[0] == weights[1]
+    assert [[one.samples for one in voted(*sources).voices] for sources in (once, often)] == [[2, 2], [2, 2]]
 
 
 def test_the_table_counts_coverage_overlap_and_conflict() -> None:
