@@ -79,6 +79,11 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
     tickets = plan.tickets(start=start, stop=total, rank=rank, world=world)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config.precision))
     weigh = learner.objective.trusts if trust.config.weigh is None else trust.config.weigh
+    if trust.config.rounds > 1 and not weigh:
+        raise InputError(
+            f"trust.rounds is {trust.config.rounds}, but the objective does not weigh samples by trust, so that each "
+            "round would only repeat the first: set trust.weigh=true or objective=acl"
+        )
     chance = learner.objective.loss_at_chance(config.batch)
     patience = min(MANY, sum(len(one.source) if isinstance(one.source, MapSource) else MANY for one in plan.supplies))
     is_main = accelerator.is_main_process

@@ -78,10 +78,15 @@ def test_a_second_round_begins_anew_with_what_was_learnt_of_its_samples(tmp_path
 def test_a_second_round_where_every_weight_is_one_repeats_the_first(tmp_path: Path) -> None:
     """Without shuffling (one batch holds all) the second round is the first once more."""
     options = {"objective": objectives.acl, "steps": 5, "batch": 16}
-    fit_toys(tmp_path / "run", Numbers(16), trust={"weigh": False, "rounds": 2}, **options)
+    fit_toys(tmp_path / "run", Numbers(16), trust={"full": 0.0, "rounds": 2}, **options)
     losses = [one["loss"] for one in learnt(tmp_path / "run")]
     assert losses[5:] == pytest.approx(losses[:5], rel=0.01)  # augmented otherwise
     assert losses[4] < 0.8 * losses[0]
+
+
+def test_rounds_that_would_learn_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"trust.rounds is 2, but the objective does not weigh.*trust.weigh=true"):
+        fit_toys(tmp_path / "run", Numbers(16), trust={"rounds": 2})
 
 
 def test_a_run_that_is_killed_twice_ends_in_the_same_bits(trained_run: Path, tmp_path: Path) -> None:
