@@ -1,4 +1,4 @@
-"""Make docs/runs.md, docs/noise-results.md with its plots, and the table in README.md, from results/."""
+"""Make docs/runs.md, docs/noise-results.md with its plots, and the tables in README.md, from results/."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from noise import recalls, table
 from multimodal_ssl.report import retrieval_table
 
 ROOT = Path(__file__).parents[1]
+SHOWN = ("info-nce", "acl", "acl-2", "acl-3", "oracle")  # in README.md
 
 
 def describe(runs: list[dict[str, Any]]) -> str:
@@ -28,7 +29,7 @@ def describe(runs: list[dict[str, Any]]) -> str:
 
 
 def noise() -> None:
-    """Write docs/noise-results.md and its two plots."""
+    """Write docs/noise-results.md with its two plots, and a table of README.md."""
     results = {
         path.stem: json.loads(path.read_text())
         for path in sorted((ROOT / "benchmarks" / "results" / "noise").glob("*.json"))
@@ -49,6 +50,15 @@ def noise() -> None:
         ]
     (ROOT / "docs" / "noise-results.md").write_text("\n".join(parts))
     plot(results)
+    insert("noise", table([cell for cell in results["glyphs-all"] if cell["what"] in SHOWN]) + "\n")
+
+
+def insert(name: str, text: str) -> None:
+    """Put a text between two marks of README.md."""
+    path = ROOT / "README.md"
+    before, _, rest = path.read_text().partition(f"<!-- {name} -->\n")
+    _, _, after = rest.partition(f"<!-- /{name} -->\n")
+    path.write_text(f"{before}<!-- {name} -->\n{text}<!-- /{name} -->\n{after}")
 
 
 def origin(cells: list[dict[str, Any]]) -> str:
@@ -129,12 +139,8 @@ def main() -> None:
         command = "mmssl quickstart" if name == "quickstart" else f"mmssl fit configs/{name}.yaml"
         parts += [f"## {name}\n", f"`{command}`: {describe(runs)}", retrieval_table([run["retrieval"] for run in runs])]
     (ROOT / "docs" / "runs.md").write_text("\n".join(parts))
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition("<!-- quickstart -->\n")
-    _, _, after = rest.partition("<!-- /quickstart -->\n")
     runs = results["quickstart"]
-    inside = f"{retrieval_table([run['retrieval'] for run in runs])}\n{describe(runs)}"
-    readme.write_text(f"{before}<!-- quickstart -->\n{inside}<!-- /quickstart -->\n{after}")
+    insert("quickstart", f"{retrieval_table([run['retrieval'] for run in runs])}\n{describe(runs)}")
 
 
 if __name__ == "__main__":
