@@ -110,7 +110,6 @@ def judge(config: Config) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "rate": rate.gross.value,
         "rate_interval": [rate.gross.low, rate.gross.high],
-        "with_near": rate.with_near,
         "calibration_error": calibration_error(p_mismatch, wrong),
         "samples": len(rows),
     }

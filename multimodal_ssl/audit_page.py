@@ -89,8 +89,7 @@ def _rates(rate: Rates) -> str:
     return (
         f"<h2>{escape(', '.join(rate.items))}</h2>{notes}"
         f"<p>{rate.samples:,} samples, <b>{rate.gross.value:.1%}</b> of them mismatched "
-        f"(95 %: {rate.gross.low:.1%} to {rate.gross.high:.1%}): an item might be anybody's. With items that only "
-        f"resemble the right one, roughly {rate.with_near:.1%}.</p>"
+        f"(95 %: {rate.gross.low:.1%} to {rate.gross.high:.1%}): an item might be anybody's.</p>"
         '<table><tr><th class="number">p(mismatch) from<th class="number">samples'
         f'<th class="number">wrong, expected<th class="number">precision</tr>{cuts}</table>'
         f'<table><tr><th>what is wrong<th class="number">samples</tr>{kinds}</table>'
