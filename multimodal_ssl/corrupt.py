@@ -89,7 +89,7 @@ class Corrupted(MapSource):
                 texts.append("")
                 continue
             groups.append(sample.group or f"row {row}")
-            texts.append(sample.items[self.item])
+            texts.append(sample.items[self.item] if config.kind == "near" else "")  # all at once: they may be large
         group = np.array(groups)
         origin = None
         if config.kind == "near":
@@ -102,7 +102,8 @@ class Corrupted(MapSource):
         origin = exchange(group, rng, origin)
         if origin is None:
             raise InputError(
-                f"corrupt: {len(rows)} samples of {len(set(groups))} groups can't all exchange {self.item!r}"
+                f"corrupt: {len(rows)} samples of {len(set(groups))} groups can't all exchange {self.item!r}: lower "
+                "`mismatch`, leave out `group`, or shuffle a stream whose groups come one after the other"
             )
         return rows[origin]
 

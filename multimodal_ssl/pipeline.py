@@ -29,7 +29,7 @@ from multimodal_ssl.metrics import retrieval
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.report import Direction, save_card
-from multimodal_ssl.training import Learner, count_steps, train
+from multimodal_ssl.training import Learner, count_steps, train, weighs
 from multimodal_ssl.trust import Trust
 from multimodal_ssl.voting import Voice
 from multimodal_ssl.voting import merge as vote
@@ -58,6 +58,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     torch.manual_seed(config.seed)
     binder = build_binder(config, supplies, catalog)
     objective = catalog.create("objectives", config.objective.name, pairs, options=config.objective.options)
+    weighs(objective, config.trust)
     for supply in open_supplies(config.evaluation, catalog):  # a mistake there is better told now than after training
         for name in supply.names:
             if name not in binder.encoders:

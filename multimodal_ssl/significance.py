@@ -108,7 +108,7 @@ def near_p_values(
     """Return the p-value of each pair of these rows among the partners of its nearest neighbours in either modality.
 
     They tell a partner that only resembles the right one, too, as far as the model did not memorise it; a partner who
-    might be anybody's ranks below these, and counts for more than one.
+    might be anybody's ranks below these, and counts for more than one. NaN where all neighbours are of its own group.
     """
     own = (a[rows] * b[rows]).sum(1)
     above, compared = np.zeros(len(rows)), np.zeros(len(rows))
@@ -118,7 +118,7 @@ def near_p_values(
             scores = (anchor[rows] * partner[column]).sum(1)
             above += stranger * ((scores > own) + (scores == own) / 2)
             compared += stranger
-    return np.asarray((above + 0.5) / (compared + 1))
+    return np.where(compared > 0, (above + 0.5) / (compared + 1), np.nan)
 
 
 def group_p_values(
@@ -166,9 +166,12 @@ def wrong_rate(
     size = int(which.max()) + 1
     above, counts = np.bincount(which, p_values > level, size), np.bincount(which, minlength=size)
     rng = np.random.default_rng(seed)
-    draws = [np.bincount(rng.integers(size, size=size), minlength=size) for _ in range(resamples)]
+    shares = np.empty(resamples)
+    for number in range(resamples):
+        times = np.bincount(rng.integers(size, size=size), minlength=size)
+        shares[number] = times @ above / (times @ counts)
     left = np.maximum(rng.binomial(decoys, 1 - level, resamples), 1) / decoys if decoys else 1 - level
-    low, high = np.quantile(np.array([times @ above / (times @ counts) for times in draws]) / left, (0.025, 0.975))
+    low, high = np.quantile(shares / left, (0.025, 0.975))
     if low == high:
         wilson = [wilson_interval((p_values > one).astype(np.float64), groups)[1] / (1 - one) for one in levels]
         high = min(wilson)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from multimodal_ssl.binder import Binder, to_device
 from multimodal_ssl.checkpoint import restore_checkpoint, save_checkpoint
-from multimodal_ssl.config import TrainConfig
+from multimodal_ssl.config import TrainConfig, TrustConfig
 from multimodal_ssl.data import Feed, batches, full_key, hash64
 from multimodal_ssl.distributed import add_counts, gather, share
 from multimodal_ssl.errors import InputError
@@ -52,6 +52,17 @@ def count_steps(plan: Plan, config: TrainConfig) -> int:
     return config.steps or max(1, round((config.epochs or 0) * count_samples(plan.supplies) / config.batch))
 
 
+def weighs(objective: Objective, config: TrustConfig) -> bool:
+    """Tell whether trust weighs the samples; raise InputError if rounds would learn nothing from each other."""
+    weigh = objective.trusts if config.weigh is None else config.weigh
+    if config.rounds > 1 and not weigh:
+        raise InputError(
+            f"trust.rounds is {config.rounds}, but the objective does not weigh samples by trust, so that each round "
+            "would only repeat the first: set trust.weigh=true or objective=acl"
+        )
+    return weigh
+
+
 def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, run_dir: Path, resume: bool) -> None:
     """Train learner and trust in place and leave metrics, unreadable samples and checkpoints in the run folder.
 
@@ -78,12 +89,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
     feed = Feed(plan.supplies, encoders, learner.binder.modalities, seed=plan.seed)
     tickets = plan.tickets(start=start, stop=total, rank=rank, world=world)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config.precision))
-    weigh = learner.objective.trusts if trust.config.weigh is None else trust.config.weigh
-    if trust.config.rounds > 1 and not weigh:
-        raise InputError(
-            f"trust.rounds is {trust.config.rounds}, but the objective does not weigh samples by trust, so that each "
-            "round would only repeat the first: set trust.weigh=true or objective=acl"
-        )
+    weigh = weighs(learner.objective, trust.config)
     chance = learner.objective.loss_at_chance(config.batch)
     patience = min(MANY, sum(len(one.source) if isinstance(one.source, MapSource) else MANY for one in plan.supplies))
     is_main = accelerator.is_main_process

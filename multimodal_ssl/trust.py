@@ -91,8 +91,9 @@ class Trust:
             logs[found] = momentum * np.log(part.values[places]) + (1 - momentum) * logs[found]
             part.values[places] = np.exp(logs[found])
             part.visits[places] += 1
-        new = Records(names[unknown], np.exp(logs[unknown], dtype=np.float32), np.ones(int(unknown.sum()), np.uint32))
-        self._recent = self._recent.merge(new)
+        if unknown.any():
+            new = Records(names[unknown], np.exp(logs[unknown], dtype=np.float32), np.ones(unknown.sum(), np.uint32))
+            self._recent = self._recent.merge(new)
         top = math.exp(np.quantile(logs, TOP))
         self.top += (1 - TOP_MOMENTUM if self.top else 1) * (top - self.top)
         if len(self._recent.names) > max(RECENT, len(self._settled.names) // 8):

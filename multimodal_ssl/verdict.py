@@ -168,8 +168,7 @@ def judge_kind(
         gross = wrong_rate(p_values[known], groups[known], decoys=_number(decoys, supply), seed=seed)
     probability = np.full(len(keys), np.nan)
     probability[known] = local_false_discovery_rate(p_values[known], gross.value)
-    alike = _of_known(looks.near, groups, seed)
-    why = _reasons(first, looks, probability, alike, seed)
+    why = _reasons(first, looks, probability, seed)
     columns = {
         "key": keys, "items": [", ".join(items)] * len(keys), "p_value": _nullable(p_values),
         "p_mismatch": _nullable(probability), "odd": [one or None for one in looks.odd],
@@ -179,7 +178,7 @@ def judge_kind(
         items, int(known.sum()), gross,
         {str(cut): _above(probability, cut) for cut in CUTS},
         _by_part(first, p_values, supply, decoys, seed, by_source=by_source),
-        reasons.count(why), _notes(known, gross, compared=decoys is not None, blurred=bool(np.isnan(alike).all())),
+        reasons.count(why), _notes(known, gross, compared=decoys is not None),
     )  # fmt: skip
     types = {"p_value": pa.float64(), "p_mismatch": pa.float64(), "reasons": pa.list_(pa.string())}
     schema = pa.schema([(name, types.get(name, pa.string())) for name in columns])
@@ -214,8 +213,9 @@ def _look(items: tuple[str, ...], views: Sequence[View], judge: NDArray[np.int64
     return Looks(names, near[least, all_rows], best[least, all_rows].astype(np.int64), quarrel)
 
 
-def _reasons(view: View, looks: Looks, probability: Floats, alike: Floats, seed: int) -> reasons.Reasons:
-    """Return what is wrong with each sample; alike: the probability that it is not the best of its neighbourhood."""
+def _reasons(view: View, looks: Looks, probability: Floats, seed: int) -> reasons.Reasons:
+    """Return what is wrong with each sample."""
+    alike = _of_known(looks.near, view.groups, seed)
     exact = reasons.repeated(view.keys, list(view.traits.values()))
     close = reasons.nearly_repeated(view.keys, list(view.vectors.values()), view.groups)
     return reasons.merge(
@@ -276,7 +276,7 @@ def _by_part(
     return sorted(parts, key=lambda part: (part.column, -part.gross.value))
 
 
-def _notes(known: NDArray[np.bool_], gross: Rate, *, compared: bool, blurred: bool) -> list[str]:
+def _notes(known: NDArray[np.bool_], gross: Rate, *, compared: bool) -> list[str]:
     samples, unknown = int(known.sum()), int((~known).sum())
     notes = []
     if unknown:
@@ -295,11 +295,6 @@ def _notes(known: NDArray[np.bool_], gross: Rate, *, compared: bool, blurred: bo
         notes.append(
             "the judges tell hardly a sample from a mismatch: either nearly all are wrong, or they have learnt too "
             "little to judge; train longer or take stronger encoders before you believe it"
-        )
-    elif blurred:
-        notes.append(
-            "the judges tell hardly a partner from those of the nearest neighbours, so that none is said to resemble "
-            "the right one: train longer or take stronger encoders"
         )
     if not gross.value:
         notes.append(f"no mismatch was found; there may be up to {gross.high:.1%}")

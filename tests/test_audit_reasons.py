@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 
 from multimodal_ssl.audit import audit
 from multimodal_ssl.audit_page import write_page
@@ -39,9 +38,8 @@ def test_partners_of_something_alike_are_no_mismatches_but_those_that_are_found_
     assert len(named & swapped) > 0.9 * len(named)
 
 
-@pytest.mark.parametrize("is_sharp", [False, True])
-def test_judges_that_can_not_tell_neighbours_apart_name_none_and_say_so(is_sharp: bool) -> None:
-    """Two judges trust all but the decoys and see clusters of 100 samples, within which partners are near, or not."""
+def test_judges_that_can_not_tell_neighbours_apart_say_of_none_that_it_resembles() -> None:
+    """Two judges trust all but the decoys and see clusters of 100 samples, within which partners are not near."""
     rng = np.random.default_rng(0)
     count = 2000
     judge = rng.integers(2, size=count)
@@ -50,7 +48,7 @@ def test_judges_that_can_not_tell_neighbours_apart_name_none_and_say_so(is_sharp
         roles[key] = Role(0, int(judge[row]), "b" if row % 10 == 0 else None)
     centres = rng.normal(size=(20, 16))[rng.integers(20, size=count)]
     own = rng.normal(size=(count, 16))
-    vectors = {name: 3 * centres + own + (0.1 if is_sharp else 10) * rng.normal(size=(count, 16)) for name in "ab"}
+    vectors = {name: 3 * centres + own + 10 * rng.normal(size=(count, 16)) for name in "ab"}
     unit = {
         name: (one / np.linalg.norm(one, axis=1, keepdims=True)).astype(np.float32) for name, one in vectors.items()
     }
@@ -62,8 +60,7 @@ def test_judges_that_can_not_tell_neighbours_apart_name_none_and_say_so(is_sharp
         views.append(View(keys, np.arange(count), trust, unit, traits, [{}] * count))
     _, rates = judge_kind(("a", "b"), views, roles, strangers=500, seed=0, by_source=False)
     assert rates.gross.value < 0.02
-    assert any("nearest neighbours" in note for note in rates.notes) != is_sharp
-    assert rates.reasons.get("resembles", 0) <= (0.02 * count if is_sharp else 0)
+    assert "resembles" not in rates.reasons
 
 
 def test_an_item_that_quarrels_with_its_group_is_told_from_its_mates(messy_audit: MessyAudit) -> None:

@@ -87,6 +87,7 @@ def test_a_second_round_where_every_weight_is_one_repeats_the_first(tmp_path: Pa
 def test_rounds_that_would_learn_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"trust.rounds is 2, but the objective does not weigh.*trust.weigh=true"):
         fit_toys(tmp_path / "run", Numbers(16), trust={"rounds": 2})
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_is_killed_twice_ends_in_the_same_bits(trained_run: Path, tmp_path: Path) -> None:

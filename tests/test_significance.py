@@ -183,6 +183,12 @@ def test_fewer_than_ten_decoys_judge_nobody() -> None:
     assert np.isfinite(p_values[(judge == 1) & ~decoy]).all()
 
 
+def test_among_neighbours_of_the_own_group_alone_there_is_no_p_value() -> None:
+    a, b, _ = pairs(60, 0.3)
+    assert np.isnan(near_p_values(a, b, np.repeat([0, 1], [59, 1]), np.arange(59), among=1)).mean() > 0.9
+    assert np.isnan(near_p_values(a, b, np.zeros(60), np.arange(60))).all()
+
+
 def test_p_values_among_neighbours_are_ranks_by_a_double_loop() -> None:
     a, b, _ = pairs(60, 0.3)
     groups, rows = np.arange(60) // 2, np.array([3, 17, 40])
