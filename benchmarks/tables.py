@@ -77,16 +77,16 @@ def costs(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def detection(cells: list[dict[str, Any]]) -> str:
-    """Return a table of how well mismatches are told: AUROC of trust, and what the audit says."""
+    """Return a table of how well mismatches are told: AUROC of trust, of the oracle's cosine, and of the audit."""
     rows = [
         "| what | true rate | seeds | AUROC | estimated rate | calibration error | precision at the top |\n"
         + "|---" * 7
         + "|"
     ]
-    for what in ("acl", "acl-2", "acl-3", "gce", "info-nce", "audit"):
+    for what in ("acl", "acl-2", "acl-3", "gce", "info-nce", "audit", "oracle"):
         for rate in sorted({cell["noise"] for cell in cells if cell["what"] == what}):
             some = [cell for cell in cells if (cell["what"], cell["noise"]) == (what, rate)]
-            field = "auroc" if what == "audit" else "auroc_of_trust"
+            field = {"audit": "auroc", "oracle": "auroc_of_model"}.get(what, "auroc_of_trust")
             figures = [
                 f"{mean(cell[name] for cell in some):.3f}" if all(name in cell for cell in some) else ""
                 for name in (field, "rate", "calibration_error", "precision_at_top")

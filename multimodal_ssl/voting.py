@@ -127,7 +127,8 @@ class Voted(MapSource):
                     raise InputError(f"vote: {name!r} is {kind!r} in one source and {other!r} in another")
         self.modalities = first.source.modalities
         skipped: list[tuple[str, str]] = []
-        told = [_read(source, first.names, skipped) for source in self.sources]
+        self._groups: dict[str, str] = {}
+        told = [_read(source, first.names, skipped, self._groups) for source in self.sources]
         self.skipped = skipped
         names = {key: place for place, key in enumerate(dict.fromkeys(key for one in told for key, _, _ in one))}
         rows = [(voter, names[key], answer, row) for voter, one in enumerate(told) for key, answer, row in one]
@@ -155,7 +156,7 @@ class Voted(MapSource):
         voter, _, _, row = self._votes[index].tolist()
         sample = self.sources[voter][row]
         weight = sample.weight * float(self.weights[index])
-        group = sample.group or sample.key
+        group = self._groups.get(sample.key, sample.key)
         metadata = {**sample.metadata, "voices": self._company[index]}
         return replace(sample, key=sample.key + self._suffix[index], group=group, weight=weight, metadata=metadata)
 
@@ -164,13 +165,20 @@ class Voted(MapSource):
         return self.sources[voter].present(row)
 
 
-def _read(source: MapSource, names: Collection[str], skipped: list[tuple[str, str]]) -> list[tuple[str, int, int]]:
-    """Return key, digest of the items and row of each pair that can be read, once; add to skipped what can't."""
+def _read(
+    source: MapSource, names: Collection[str], skipped: list[tuple[str, str]], groups: dict[str, str]
+) -> list[tuple[str, int, int]]:
+    """Return key, digest of the items and row of each pair that can be read, once; add to skipped what can't.
+
+    Of each key the first group that is given is added to groups.
+    """
     found: dict[tuple[str, int], int] = {}
     for row, sample in attempt(source):
         if isinstance(sample, Sample):
             items = {name: _plain(item) for name, item in sample.items.items() if name in names}
             found.setdefault((sample.key, digest(items)), row)
+            if sample.group:
+                groups.setdefault(sample.key, sample.group)
         else:
             skipped.append((sample.key, sample.reason))
     skipped += source.skipped

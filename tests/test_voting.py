@@ -80,8 +80,8 @@ class Rows(MapSource):
 
     modalities: Mapping[str, str] = {"number": "number", "text": "text"}
 
-    def __init__(self, rows: Mapping[str, Any], *, kind: str = "text", times: int = 1) -> None:
-        self.rows = list(rows.items()) * times
+    def __init__(self, rows: Mapping[str, Any], *, kind: str = "text", times: int = 1, group: str = "") -> None:
+        self.rows, self.group = list(rows.items()) * times, group
         self.modalities = {"number": "number", "text": kind}
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class Rows(MapSource):
         key, text = self.rows[index]
         if text is None:
             raise UnreadableError(key, "broken")
-        return Sample(key, {"number": np.array([int(key)]), "text": text}, weight=0.5)
+        return Sample(key, {"number": np.array([int(key)]), "text": text}, self.group, weight=0.5)
 
 
 def supplies(*sources: PairingSource, names: Sequence[str] = ("number", "text")) -> list[Supply]:
@@ -116,6 +116,12 @@ def test_the_metadata_of_a_pair_tell_which_sources_said_so() -> None:
     (both, _), _ = merge([*supplies(first), lonely, *supplies(second)])
     found = {sample.key: sample.metadata for sample in both.source}
     assert found == {"1": {"voices": "0 2"}, "2": {"voices": "0"}, "2#2": {"voices": "2"}}
+
+
+def test_all_of_one_key_are_of_one_group_whichever_source_tells_it() -> None:
+    first, second = Rows({"1": "one", "2": "two"}, group="product"), Rows({"1": "eins", "3": "three"})
+    for source in (voted(first, second), voted(second, first)):
+        assert {one.key: one.group for one in source} == {"1": "product", "1#2": "product", "2": "product", "3": "3"}
 
 
 def test_a_source_that_repeats_itself_has_one_vote() -> None:
