@@ -81,6 +81,11 @@ class Batch:
         """The groups as numbers [B] (int64), equal where the groups are."""
         return torch.from_numpy(hash64(self.groups))
 
+    @property
+    def kind(self) -> int:
+        """A number that batches of the same supply and the same items have in common."""
+        return int(hash64([f"{self.supply} {sorted(self.inputs)}"])[0])
+
 
 def hash64(names: Iterable[str]) -> NDArray[np.int64]:
     """Return 64-bit hashes of groups or keys: the same in every process and run."""

@@ -124,7 +124,8 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
                 inputs = {name: to_device(one, device) for name, one in batch.inputs.items()}
                 weight = batch.weight
                 if weigh:
-                    weight = weight * torch.from_numpy(trust.weights(hash64(batch.keys), progress=min(1, step / each)))
+                    trusted = trust.weights(hash64(batch.keys), kind=batch.kind, progress=min(1, step / each))
+                    weight = weight * torch.from_numpy(trusted)
                 with autocast:
                     loss, agreement, spread = model(inputs, weight.to(device), batch.group.to(device))
                 accelerator.backward(loss)
@@ -138,7 +139,8 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
                 optimizer.step()
                 optimizer.zero_grad()
                 if step < each or step % each >= config.warmup * each:  # untrained weights know less than trust does
-                    trust.update(hash64(itertools.chain(*keys)), agreement.float().cpu().numpy())
+                    seen = hash64(itertools.chain(*keys))
+                    trust.update(seen, agreement.float().cpu().numpy(), kind=batch.kind)
                 ended = time.perf_counter()
                 log.add(
                     loss=value, agreement=agreement.mean().item(), spread=spread.item(), gradient_norm=size,

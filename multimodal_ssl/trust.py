@@ -5,11 +5,13 @@ log agreement over the visits after the warm-up, and where these are many a runn
 magnitude, and a pair that was believed once in a while, in an easy batch, is not thereby trusted. In CRCL the weight is
 t itself. But how large an agreement is depends on the batch and on how far training is, and early on that of most right
 pairs is near 0; so here it is compared with the best: w = min(1, t / (full * sqrt(progress) * top)), top being a
-running .9-quantile of t, and a weight below the floor is 0.
+running .9-quantile of t, and a weight below the floor is 0. Each kind of batch has a top of its own: pairs of a source
+that is harder than another one are not wrong for that.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import NamedTuple, final
@@ -61,16 +63,16 @@ class Trust:
 
     def __init__(self, config: TrustConfig) -> None:
         self.config = config
-        self.top = 0.0
+        self.tops: dict[int, float] = {}  # by kind of batch (see `data.Batch.kind`)
         self._settled = self._recent = EMPTY
 
     def __len__(self) -> int:
         return len(self._settled.names) + len(self._recent.names)
 
-    def weights(self, names: NDArray[np.int64], *, progress: float = 1.0) -> NDArray[np.float32]:
-        """Return the weights [B] of samples when so much of training is over: 1 before the warm-up is."""
+    def weights(self, names: NDArray[np.int64], *, kind: int = 0, progress: float = 1.0) -> NDArray[np.float32]:
+        """Return the weights [B] of samples of one kind when so much of training is over: 1 before the warm-up is."""
         weights = np.ones(len(names), np.float32)
-        enough = max(self.config.full * math.sqrt(progress) * self.top, 1e-9)
+        enough = max(self.config.full * math.sqrt(progress) * self.tops.get(kind, 0.0), 1e-9)
         for part in (self._settled, self._recent):
             found, places = part.find(names)
             values = np.minimum(1, part.values[places] / enough)
@@ -78,8 +80,8 @@ class Trust:
             weights[found] = np.where(part.visits[places] < self.config.warmup, 1, trusted)
         return weights
 
-    def update(self, names: NDArray[np.int64], agreement: NDArray[np.float32]) -> None:
-        """Take a visit of samples [B] into account; of a name that repeats, the geometric mean of its agreements."""
+    def update(self, names: NDArray[np.int64], agreement: NDArray[np.float32], *, kind: int = 0) -> None:
+        """Take a visit of samples [B] of one kind into account; of a name that repeats, the geometric mean of its agreements."""
         names, which, counts = np.unique(names, return_inverse=True, return_counts=True)
         logs = np.bincount(which, np.log(np.maximum(agreement, LEAST))) / counts
         unknown = np.ones(len(names), bool)
@@ -95,7 +97,8 @@ class Trust:
             new = Records(names[unknown], np.exp(logs[unknown], dtype=np.float32), np.ones(unknown.sum(), np.uint32))
             self._recent = self._recent.merge(new)
         top = math.exp(np.quantile(logs, TOP))
-        self.top += (1 - TOP_MOMENTUM if self.top else 1) * (top - self.top)
+        before = self.tops.get(kind, top)
+        self.tops[kind] = before + (1 - TOP_MOMENTUM) * (top - before)
         if len(self._recent.names) > max(RECENT, len(self._settled.names) // 8):
             self._settled, self._recent = self._settled.merge(self._recent), EMPTY
 
@@ -110,20 +113,21 @@ class Trust:
     def tensors(self) -> dict[str, Tensor]:
         """Return the state for a checkpoint."""
         names, values, visits = self._settled.merge(self._recent)
-        tensors = {"names": names, "values": values, "visits": visits.astype(np.int64), "top": np.array([self.top])}
-        return {field: torch.from_numpy(one) for field, one in tensors.items()}
+        tensors = {"names": names, "values": values, "visits": visits.astype(np.int64)}
+        kinds, tops = np.array([*self.tops], np.int64), np.array([*self.tops.values()], np.float64)
+        return {field: torch.from_numpy(one) for field, one in (tensors | {"kinds": kinds, "tops": tops}).items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take the state of a checkpoint."""
         names, values, visits = (tensors[field].numpy() for field in ("names", "values", "visits"))
-        self.top = tensors["top"].item()
+        self.tops = dict(zip(tensors["kinds"].tolist(), tensors["tops"].tolist(), strict=True))
         self._settled, self._recent = Records(names.copy(), values.copy(), visits.astype(np.uint32)), EMPTY
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file: hash of the key, trust, visits."""
+        """Write a Parquet file: hash of the key, trust, visits; and the tops as metadata."""
         tensors = self.tensors()
-        top = tensors.pop("top").item()
-        table = pa.table({field: pa.array(one.tolist()) for field, one in tensors.items()}, metadata={"top": repr(top)})
+        columns = {field: tensors[field].numpy() for field in ("names", "values", "visits")}
+        table = pa.table(columns, metadata={"tops": json.dumps(self.tops)})
         with replacing(path) as temporary:
             pq.write_table(table, temporary)
 
@@ -132,6 +136,7 @@ class Trust:
         """Read what `save` wrote."""
         trust = cls(config)
         table = pq.ParquetFile(path).read()
-        top = torch.tensor([float(table.schema.metadata[b"top"])], dtype=torch.float64)
-        trust.restore({field: torch.tensor(table[field].to_pylist()) for field in table.column_names} | {"top": top})
+        names, values, visits = (table[field].to_numpy() for field in ("names", "values", "visits"))
+        trust.tops = {int(kind): top for kind, top in json.loads(table.schema.metadata[b"tops"]).items()}
+        trust._settled = Records(names.copy(), values.copy(), visits.astype(np.uint32))
         return trust

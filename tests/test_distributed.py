@@ -21,7 +21,7 @@ from multimodal_ssl.trust import Trust
 
 from .toys import fit_toys, learnt, messy, read_lines, write_tiny
 
-TRAIN = {"steps": 24, "batch": 7, "max_unreadable": 1.0}
+TRAIN = {"steps": 12, "batch": 7, "max_unreadable": 1.0, "trust": {"warmup": 1, "rounds": 2}}
 TOGETHER = """
 import json, os, sys
 from pathlib import Path
@@ -96,7 +96,7 @@ def test_two_processes_record_each_unreadable_sample_once(alone: Path, together:
 
 def test_dropout_differs_between_processes_steps_and_calls(together: Path) -> None:
     noise = [json.loads((together / f"noise-{rank}.json").read_text()) for rank in (0, 1)]
-    assert len(noise[0]) == len(noise[1]) > 2 * TRAIN["steps"] - 1
+    assert len(noise[0]) == len(noise[1]) > 47
     everything = list(itertools.chain(*noise))
     assert len(set(everything)) == len(everything)
 

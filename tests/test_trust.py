@@ -134,3 +134,18 @@ def test_early_in_training_less_is_enough() -> None:
     assert (early >= late).all()
     assert early.tolist()[:3] == [1, 1, 1]
     assert late[0] == 1 > late[1] > late[2] > late[3] == 0
+
+
+def test_pairs_of_a_harder_source_are_not_doubted_for_it() -> None:
+    """Each kind of batch is compared with the best of its own, as if the others had never been."""
+    together, alone = Trust(TrustConfig()), {kind: Trust(TrustConfig()) for kind in (3, -7)}
+    for step, (names, given) in enumerate(visits(0, 80, 100)):
+        kind, scale = ((3, 1.0), (-7, 1 / 64))[step % 2]
+        names = names + kind
+        agreement = np.maximum(given, 1e-3) * np.float32(scale)
+        together.update(names, agreement, kind=kind)
+        alone[kind].update(names, agreement)
+        found = together.weights(names, kind=kind, progress=0.7)
+        np.testing.assert_array_equal(found, alone[kind].weights(names, progress=0.7))
+    assert (found == 1).any()
+    assert (together.weights(names, kind=3, progress=0.7) < 0.1).all()
