@@ -24,10 +24,6 @@ from multimodal_ssl.significance import LEAST
 from multimodal_ssl.trust import Trust
 from multimodal_ssl.verdict import Rates, Role, View, judge_kind, rows_of_unreadable
 
-DECOYS = 0.1  # share of the samples of a run; more where they would be fewer than MANY, but never above MOST
-MANY = 100
-MOST = 0.25
-
 
 @dataclass(frozen=True, slots=True)
 class Audit:
@@ -67,9 +63,10 @@ def audit(
         for supply in supplies:
             random_access(supply)
     roles = _survey(supplies)
-    panel = _panel(len(roles), judges)
-    if panel[0]:
-        roles |= _decoys(supplies, panel[0], config.seed)
+    panel: list[DecoyConfig | None] = [None]
+    if judges > 1:
+        panel = [DecoyConfig(judges=judges, judge=index) for index in range(judges)]
+        roles |= _decoys(supplies, DecoyConfig(judges=judges, judge=0), config.seed)
     kinds: dict[tuple[str, ...], list[View]] = {}
     unreadable: dict[tuple[str, str], None] = {}
     for index, decoys in enumerate(panel):
@@ -82,6 +79,8 @@ def audit(
                 raise InputError(f"{error}, or audit into another folder with --out OTHER") from error
         binder = load(judge.run, catalog=catalog) if is_there else fit(judge, resume=True, catalog=catalog)
         found, lost = embed(binder, supplies, workers=config.train.workers, traits=True)
+        if decoys:
+            _check_samples(judge.run, found)
         unreadable |= dict.fromkeys(lost)
         trust = Trust.load(judge.run / "trust.parquet", judge.trust) if decoys else Trust(judge.trust)
         for items, view in _by_items(found, trust, roles).items():
@@ -97,15 +96,6 @@ def audit(
     table = table.sort_by([("p_mismatch", "descending"), ("p_value", "descending")])
     lost_rows = rows_of_unreadable(list(unreadable), table.schema)
     return Audit(pa.concat_tables([table, lost_rows]), [rates for _, rates in judged], list(unreadable))
-
-
-def _panel(samples: int, judges: int) -> Sequence[DecoyConfig | None]:
-    """Return the decoys of each judge; None of a single one."""
-    if judges == 1:
-        return [None]
-    wanted = min(max(DECOYS * samples, MANY), MOST * samples)  # in each run
-    share = wanted * judges / ((judges - 1) * samples)
-    return [DecoyConfig(judges=judges, judge=index, share=share) for index in range(judges)]
 
 
 def _survey(supplies: Sequence[Supply]) -> dict[str, Role]:
@@ -153,6 +143,29 @@ def _judge_of(config: Config, run: Path, decoys: DecoyConfig) -> Config:
     objective = PluginConfig(name="acl")
     changes = {"run": run, "evaluation": (), "objective": objective, "audit": None, "decoys": decoys}
     return config.model_copy(update=changes)
+
+
+def _check_samples(run: Path, found: Mapping[str, Embedded]) -> None:
+    """Keep what the encoders of a judge are given; raise InputError if the judge is there and was given something else.
+
+    Samples that are new, or are gone, do no harm.
+    """
+    path, names, digests = run / "samples.parquet", [], []
+    for name, embedded in found.items():
+        names += [f"{name} of {key}" for key in embedded.keys]
+        digests += [one.digest for one in embedded.traits]
+    if path.exists():
+        table = pq.ParquetFile(path).read()
+        before = dict(zip(table["item"].to_pylist(), table["digest"].to_pylist(), strict=True))
+        changed = [name for name, one in zip(names, digests, strict=True) if before.get(name, one) != one]
+        if changed:
+            raise InputError(
+                f"{len(changed):,} items have changed since {run} was trained on them ({', '.join(changed[:3])}): "
+                f"audit them into another folder with --out OTHER, or delete {run.parent}"
+            )
+    else:
+        with replacing(path) as temporary:
+            pq.write_table(pa.table({"item": names, "digest": digests}), temporary)
 
 
 def _by_items(found: Mapping[str, Embedded], trust: Trust, known: Collection[str]) -> dict[tuple[str, ...], View]:

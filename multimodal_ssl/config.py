@@ -66,12 +66,10 @@ class DecoyConfig(Strict):
     Attributes:
         judges: number of runs that judge.
         judge: which of them this run is.
-        share: share of the samples of a judge that are decoys to the others.
     """
 
     judges: int = Field(ge=2)
     judge: int = Field(ge=0)
-    share: float = Field(gt=0, le=0.5)
 
     @model_validator(mode="after")
     def _one_of_them(self) -> DecoyConfig:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal_ssl.config import CorruptConfig
+from multimodal_ssl.data import hash64, raw_digest
 from multimodal_ssl.errors import InputError, UnreadableError, nearest
 from multimodal_ssl.subset import Subset
 from multimodal_ssl.types import MapSource, PairingSource, Sample
 
-ROUNDS = 100  # of exchanging items until none has come back to its group
 BLOCK = 4096  # samples of a stream that exchange items among themselves
 
 
@@ -27,7 +27,7 @@ def corrupted(source: PairingSource, config: CorruptConfig, names: Collection[st
 
 
 class Corrupted(MapSource):
-    """A MapSource in which a share of the samples exchange one item, each with a sample of another group.
+    """A MapSource in which a share of the samples exchange one item, each with a different one of another group.
 
     Another share loses the item, and each text may get words of others. Keys, groups and weights stay those of the row.
     Raises InputError for an item that is not there or not a text, and for samples that are too few or too alike.
@@ -79,33 +79,33 @@ class Corrupted(MapSource):
         return " ".join(str(rng.choice(others)) if rng.random() < self.words else word for word in words)
 
     def _exchange(self, rows: NDArray[np.int64], config: CorruptConfig, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Return for each row the one whose item it gets: a permutation in which nobody keeps an item of its group."""
-        groups, texts = [], []
+        """Return for each row the one whose item it gets: a permutation in which nobody gets its like."""
+        groups, digests, texts = [], [], []
         for row in rows:
             try:
                 sample = self.source[int(row)]
             except UnreadableError:
-                groups.append(f"row {row}")
-                texts.append("")
-                continue
+                sample = Sample("", {self.item: f"row {row}"})
+            item = sample.items[self.item]
             groups.append(sample.group or f"row {row}")
-            texts.append(sample.items[self.item] if config.kind == "near" else "")  # all at once: they may be large
-        group = np.array(groups)
-        origin = None
+            digests.append(raw_digest(item))
+            texts.append(item if config.kind == "near" else "")  # all at once: they may be large
         if config.kind == "near":
             if not all(isinstance(text, str) for text in texts):
                 raise InputError(f"corrupt: near needs texts to order, and {self.item!r} is none: set corrupt.item")
-            order = np.argsort(np.array(texts), kind="stable")
-            shift = int(np.unique(group, return_counts=True)[1].max())  # past the samples of one group
-            origin = np.empty(len(rows), np.int64)
-            origin[order] = np.roll(order, -shift)
-        origin = exchange(group, rng, origin)
+            order, start = np.argsort(np.array(texts), kind="stable"), np.roll(np.arange(len(rows)), -1)
+        else:
+            order, start = np.arange(len(rows)), rng.permutation(len(rows))
+        origin = exchange(np.stack([hash64(groups), digests])[:, order], start)
         if origin is None:
             raise InputError(
-                f"corrupt: {len(rows)} samples of {len(set(groups))} groups can't all exchange {self.item!r}: lower "
-                "`mismatch`, leave out `group`, or shuffle a stream whose groups come one after the other"
+                f"corrupt: {len(rows)} samples of {len(set(groups))} groups with {len(set(digests))} values of "
+                f"{self.item!r} can't all exchange it: lower `mismatch`, leave out `group`, or shuffle a stream whose "
+                "groups come one after the other"
             )
-        return rows[origin]
+        found = np.empty(len(rows), np.int64)
+        found[order] = rows[order[origin]]
+        return found
 
 
 class CorruptedStream(PairingSource):
@@ -151,19 +151,24 @@ def _item(source: PairingSource, config: CorruptConfig, names: Collection[str]) 
     return item
 
 
-def exchange(
-    group: NDArray[np.generic], rng: np.random.Generator, origin: NDArray[np.int64] | None = None
-) -> NDArray[np.int64] | None:
-    """Return a permutation [N] in which nobody gets a place of its own group [N], or None if none was found.
+def exchange(labels: NDArray[np.int64], start: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Return a permutation [N] in which nobody gets the place of one with a label [K, N] of its own; None if none was.
 
-    It is drawn at random, or is the one given with as few changes as it takes.
+    It is the one to start from, in which those who would have changed with the next that both may.
     """
-    origin = rng.permutation(len(group)) if origin is None else origin
-    for _ in range(ROUNDS):
-        stuck = np.flatnonzero(group[origin] == group)
-        if not len(stuck):
-            return origin
-        partners = rng.choice(len(group), len(stuck))
-        for one, other in zip(stuck, partners, strict=True):
-            origin[[one, other]] = origin[[other, one]]
-    return None
+    origin = start.copy()
+    for stuck in np.flatnonzero((labels[:, origin] == labels).any(0)).tolist():
+        if not (labels[:, origin[stuck]] == labels[:, stuck]).any():
+            continue  # another one changed with it
+        begin, size = 1, 64
+        while begin < len(origin):
+            others = (stuck + np.arange(begin, min(begin + size, len(origin)))) % len(origin)
+            mine, theirs = labels[:, [stuck]], labels[:, origin[[stuck]]]
+            good = np.flatnonzero(((labels[:, origin[others]] != mine) & (labels[:, others] != theirs)).all(0))
+            if len(good):
+                origin[[stuck, others[good[0]]]] = origin[[others[good[0]], stuck]]
+                break
+            begin, size = begin + size, 4 * size
+        else:
+            return None
+    return origin

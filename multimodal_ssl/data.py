@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,6 +132,13 @@ def digest(inputs: Inputs) -> int:
 
     add(inputs)
     return int.from_bytes(hasher.digest(), "little", signed=True)
+
+
+def raw_digest(item: Any) -> int:
+    """Return a 64-bit hash of a raw item: of a file that of its path."""
+    if isinstance(item, Path):
+        item = os.path.abspath(item)
+    return digest(np.frombuffer(item, np.uint8) if isinstance(item, bytes) else item)
 
 
 def attempt(source: MapSource) -> Iterator[tuple[int, Sample | UnreadableError]]:

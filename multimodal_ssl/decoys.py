@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 
 from multimodal_ssl.config import DecoyConfig
 from multimodal_ssl.corrupt import exchange
-from multimodal_ssl.data import Supply, attempt, draw, full_key
+from multimodal_ssl.data import Supply, attempt, draw, full_key, hash64, raw_digest
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.types import MapSource, Sample
+
+SHARE = 0.1  # of the samples of a source in a run; more where they would be fewer than MANY, but never above MOST
+MANY = 100
+MOST = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +54,40 @@ def plant(supplies: Sequence[Supply], config: DecoyConfig, seed: int) -> list[Su
     return planted
 
 
+def share_of_decoys(samples: int, judges: int) -> float:
+    """Return the share of the samples of a judge that are decoys to the others, of a source with so many."""
+    wanted = min(max(SHARE * samples, MANY), MOST * samples)  # in each run
+    return wanted * judges / ((judges - 1) * samples)
+
+
 def choose_decoys(supplies: Sequence[Supply], position: int, config: DecoyConfig, seed: int) -> Decoys:
     """Choose the decoys of a supply by the hashes of the keys, and who gets whose item: the same for every judge.
 
-    Of two items the second is exchanged, of more any one, between samples of different groups.
+    Of two items the second is exchanged, of more any one, between samples of different groups whose items differ.
     """
     supply = supplies[position]
     source = random_access(supply)
-    keys, groups, readable = [], [], []
-    for _, sample in attempt(source):
-        keys.append(full_key(supplies, position, sample.key))
-        groups.append((sample.group or sample.key) if isinstance(sample, Sample) else "")
-        readable.append(isinstance(sample, Sample))
-    judge = (draw(f"judge {seed} {key}" for key in keys) * config.judges).astype(np.int64)
-    drawn = draw(f"decoy {seed} {key}" for key in keys) / config.share
-    buckets: dict[tuple[int, str], list[int]] = {}
-    items = [""] * len(source)
-    for row in np.flatnonzero((drawn < 1) & readable).tolist():
-        present = [name for name in supply.names if name in source.present(row)]
-        if len(present) > 1:
-            among = present[1:] if len(present) == 2 else present
-            items[row] = among[int(drawn[row] * len(among))]
-            buckets.setdefault((int(judge[row]), items[row]), []).append(row)
-    origin = np.arange(len(source))
-    for rows in buckets.values():
-        found = exchange(np.array([groups[row] for row in rows]), np.random.default_rng(seed))
-        if found is not None:  # else they are too few, or most of one group, and no decoys
-            origin[rows] = np.array(rows)[found]
+    share = share_of_decoys(max(1, len(source)), config.judges)
+    keys, items = [], [""] * len(source)
+    judge, origin = np.zeros(len(source), np.int64), np.arange(len(source))
+    buckets: dict[tuple[int, str], list[tuple[int, int, int]]] = {}  # row and labels
+    for row, sample in attempt(source):
+        key = full_key(supplies, position, sample.key)
+        keys.append(key)
+        judge[row] = int(draw([f"judge {seed} {key}"])[0] * config.judges)
+        drawn = draw([f"decoy {seed} {key}"])[0] / share
+        if drawn < 1 and isinstance(sample, Sample):
+            present = [name for name in supply.names if name in source.present(row)]
+            if len(present) > 1:
+                among = present[1:] if len(present) == 2 else present
+                name = items[row] = among[int(drawn * len(among))]
+                group = int(hash64([sample.group or sample.key])[0])
+                buckets.setdefault((int(judge[row]), name), []).append((row, group, raw_digest(sample.items[name])))
+    for bucket in buckets.values():
+        rows, *labels = np.array(bucket).T
+        found = exchange(np.stack(labels), np.random.default_rng(seed).permutation(len(rows)))
+        if found is not None:  # else they are too few, or too alike, and no decoys
+            origin[rows] = rows[found]
     return Decoys(judge, origin, items, keys)
 
 

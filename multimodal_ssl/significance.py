@@ -36,6 +36,7 @@ def decoy_p_values(
     judge: NDArray[np.int64],
     decoy: NDArray[np.bool_],
     *,
+    source: NDArray[np.int64],
     suspect: NDArray[np.int64],
     exchanged: NDArray[np.int64],
     drawn: Floats,
@@ -47,18 +48,21 @@ def decoy_p_values(
 
     Args:
         scores: [J, N], high where a judge believes the sample; NaN where it knows it not.
+        source: [N], where the sample comes from; it is ranked among decoys from there, and has no p-value (NaN) if they
+            are fewer than LEAST: another source may be harder, or easier, for all of its samples.
         suspect: [N], what might be wrong with the sample; it is ranked among the decoys that have that exchanged, or
-            among all if they are few.
-        exchanged: [N], what is exchanged where the sample is a decoy. With fewer than LEAST a p-value is NaN.
+            among all of its source if they are few.
+        exchanged: [N], what is exchanged where the sample is a decoy.
         drawn: [N], in [0, 1): the place of each sample among those that it ties with, drawn at random.
     """
     p_values = np.full(len(judge), np.nan)
     for index, own in enumerate(scores):
         mine, others = judge == index, np.delete(scores, index, 0).mean(0)
         for some, score, null in ((mine & ~decoy, others, mine & decoy), (mine & decoy, own, ~mine & decoy)):
-            for one in np.unique(suspect[some]):
-                rows, like = some & (suspect == one), null & (exchanged == one) & np.isfinite(score)
-                p_values[rows] = _ranks(score[rows], score[like if like.sum() >= FEWEST else null], drawn[rows])
+            for here, one in np.unique(np.stack([source, suspect])[:, some], axis=1).T:
+                rows, among = some & (source == here) & (suspect == one), null & (source == here)
+                like = among & (exchanged == one) & np.isfinite(score)
+                p_values[rows] = _ranks(score[rows], score[like if like.sum() >= FEWEST else among], drawn[rows])
     return p_values
 
 

@@ -81,7 +81,7 @@ class Trust:
         return weights
 
     def update(self, names: NDArray[np.int64], agreement: NDArray[np.float32], *, kind: int = 0) -> None:
-        """Take a visit of samples [B] of one kind into account; of a name that repeats, the geometric mean of its agreements."""
+        """Take a visit of samples [B] of one kind into account; a name that repeats has the geometric mean."""
         names, which, counts = np.unique(names, return_inverse=True, return_counts=True)
         logs = np.bincount(which, np.log(np.maximum(agreement, LEAST))) / counts
         unknown = np.ones(len(names), bool)

@@ -15,6 +15,7 @@ from multimodal_ssl import reasons
 from multimodal_ssl.data import Traits, draw
 from multimodal_ssl.neighbours import neighbours
 from multimodal_ssl.significance import (
+    LEAST,
     Floats,
     Rate,
     decoy_p_values,
@@ -154,9 +155,9 @@ def judge_kind(
     if len(views) > 1:
         places = {name: place if len(items) > 2 else 0 for place, name in enumerate(items)}
         p_values = decoy_p_values(
-            np.stack([view.trust for view in views]), judge, decoy, drawn=draw(keys),
-            suspect=supply * len(places) + [places[one or items[-1]] for one in looks.odd],
-            exchanged=supply * len(places) + [places.get(one.exchanged or "", 0) for one in role],
+            np.stack([view.trust for view in views]), judge, decoy, source=supply, drawn=draw(keys),
+            suspect=np.array([places[one or items[-1]] for one in looks.odd]),
+            exchanged=np.array([places.get(one.exchanged or "", 0) for one in role]),
         )  # fmt: skip
     else:
         rest, last = first.rest(items[-1]), first.vectors[items[-1]]
@@ -165,7 +166,7 @@ def judge_kind(
     decoys = np.bincount(supply[decoy], minlength=supply.max() + 1) if len(views) > 1 else None  # by source
     gross = Rate(1.0, 0.0, 1.0)  # nothing is known
     if known.any():
-        gross = wrong_rate(p_values[known], groups[known], decoys=_number(decoys, supply), seed=seed)
+        gross = wrong_rate(p_values[known], groups[known], decoys=_number(decoys, supply[known]), seed=seed)
     probability = np.full(len(keys), np.nan)
     probability[known] = local_false_discovery_rate(p_values[known], gross.value)
     why = _reasons(first, looks, probability, seed)
@@ -178,7 +179,7 @@ def judge_kind(
         items, int(known.sum()), gross,
         {str(cut): _above(probability, cut) for cut in CUTS},
         _by_part(first, p_values, supply, decoys, seed, by_source=by_source),
-        reasons.count(why), _notes(known, gross, compared=decoys is not None),
+        reasons.count(why), _notes(known, gross, supply, judge, decoy),
     )  # fmt: skip
     types = {"p_value": pa.float64(), "p_mismatch": pa.float64(), "reasons": pa.list_(pa.string())}
     schema = pa.schema([(name, types.get(name, pa.string())) for name in columns])
@@ -276,14 +277,22 @@ def _by_part(
     return sorted(parts, key=lambda part: (part.column, -part.gross.value))
 
 
-def _notes(known: NDArray[np.bool_], gross: Rate, *, compared: bool) -> list[str]:
-    samples, unknown = int(known.sum()), int((~known).sum())
+def _notes(
+    known: NDArray[np.bool_],
+    gross: Rate,
+    supply: NDArray[np.int64],
+    judge: NDArray[np.int64],
+    decoy: NDArray[np.bool_],
+) -> list[str]:
+    samples = int(known.sum())
     notes = []
-    if unknown:
-        notes.append(
-            f"{unknown:,} samples have no p-value: a judge did not train on them (give it an epoch or more), "
-            "or no decoy has the same items"
-        )
+    for source, unknown in sorted(Counter(supply[~known].tolist()).items()):
+        there = int((supply == source).sum())
+        decoys = np.bincount(judge[decoy & (supply == source)], minlength=judge.max() + 1).min()
+        why = "a judge did not train on them, give it an epoch or more"
+        if decoy.any() and decoys < LEAST:
+            why = f"only {decoys} of them could be decoys of a judge, and it takes {LEAST} to judge by"
+        notes.append(f"{unknown:,} of {there:,} samples of source {source} have no p-value and are in no rate: {why}")
     if not samples:
         return notes
     if samples < FEW:
@@ -298,7 +307,7 @@ def _notes(known: NDArray[np.bool_], gross: Rate, *, compared: bool) -> list[str
         )
     if not gross.value:
         notes.append(f"no mismatch was found; there may be up to {gross.high:.1%}")
-    if not compared:
+    if not decoy.any():
         notes.append(
             "judged by a model that was trained on these very samples: it believes what it memorised, so the rate is "
             "too low; --judges 2 compares each with known mismatches"

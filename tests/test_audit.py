@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from multimodal_ssl import InputError
 from multimodal_ssl.audit import audit
@@ -18,7 +19,7 @@ from multimodal_ssl.data import hash64
 from multimodal_ssl.decoys import choose_decoys
 from multimodal_ssl.embed import embed
 from multimodal_ssl.metrics import auroc
-from multimodal_ssl.pipeline import fit, open_supplies
+from multimodal_ssl.pipeline import MARK, fit, open_supplies
 from multimodal_ssl.significance import decoy_p_values
 
 from .audits import CATALOG, COUNT, Messy, MessyAudit, PlantedAudit, Sensors, Triples, config, corrupted
@@ -76,7 +77,7 @@ def test_samples_whose_like_are_too_few_for_a_decoy_are_not_judged(tmp_path: Pat
     few = rates["left", "right"]
     assert (few.samples, few.gross) == (0, (1, 0, 1)), "nothing is known"
     (note,) = few.notes
-    assert note.startswith("3 samples have no p-value")
+    assert note.startswith("3 of 3 samples of source 0 have no p-value")
     unknown = {row["key"] for row in found.table.to_pylist() if row["items"] == "left, right"}
     assert unknown == {"s7", "s507", "s1007"}
     assert all(row["p_mismatch"] is None for row in found.table.to_pylist() if row["key"] in unknown)
@@ -188,7 +189,35 @@ def test_a_source_that_names_its_items_the_other_way_is_compared_with_its_own_de
     monkeypatch.setattr("multimodal_ssl.verdict.decoy_p_values", spy)
     second = {"name": "sensors", "count": 300, "seed": 3, "use": ["right", "left"]}
     audit(config(tmp_path, second, count=300, steps=10), tmp_path / "audit", catalog=CATALOG)
-    assert set(given["suspect"].tolist()) == set(given["exchanged"].tolist()) == {0, 2}
+    assert set(given["source"].tolist()) == {0, 1}
+    assert set(given["suspect"].tolist()) == set(given["exchanged"].tolist()) == {0}
+
+
+def test_a_source_without_decoys_of_its_own_is_not_judged_by_those_of_another(tmp_path: Path) -> None:
+    machine = {"name": "sensors", "count": 300, "seed": 3, "machine": 300}
+    (rate,) = audit(config(tmp_path, machine, count=300, steps=30), tmp_path / "audit", catalog=CATALOG).rates
+    assert rate.samples == 300
+    assert {part.value for part in rate.parts if part.column == "source"} == {"0"}
+    (note,) = [note for note in rate.notes if "source 1" in note]
+    assert note.startswith("300 of 300 samples of source 1 have no p-value and are in no rate: only 0 of them could be")
+
+
+def test_a_small_source_has_enough_decoys_of_its_own_beside_a_large_one(tmp_path: Path) -> None:
+    small = {"name": "sensors", "count": 200, "seed": 3}
+    found = audit(config(tmp_path, small, steps=60), tmp_path / "audit", catalog=CATALOG)
+    assert found.rates[0].samples == COUNT + 200
+
+
+def test_judges_of_samples_that_were_corrected_since_are_not_taken(tmp_path: Path) -> None:
+    settings = config(tmp_path, count=300, steps=10, batch=40)
+    audit(settings, tmp_path / "audit", catalog=CATALOG)
+    corrected = {**settings.model_dump()["sources"][0], "corrupt": {"mismatch": 0.01, "item": "right"}}
+    for path in (tmp_path / "audit").glob("judge-*/config.yaml"):  # as if the same table held other rows
+        values = yaml.safe_load(path.read_text())
+        path.write_text(MARK + yaml.safe_dump({**values, "sources": [corrected]}))
+    other = parse_config({**settings.model_dump(), "sources": [corrected]})
+    with pytest.raises(InputError, match=r"^3 items have changed since .*judge-0 was .*right of s\d+.*--out OTHER, or"):
+        audit(other, tmp_path / "audit", catalog=CATALOG)
 
 
 def test_an_audit_survives_a_sample_whose_source_stumbles(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def refuse(*_: object, **__: object) -> Any:
 
 
 def test_the_run_of_a_judge_is_refused(tmp_path: Path) -> None:
-    values = {**config(tmp_path).model_dump(), "decoys": {"judges": 2, "judge": 0, "share": 0.2}}
+    values = {**config(tmp_path).model_dump(), "decoys": {"judges": 2, "judge": 0}}
     with pytest.raises(InputError, match="audit the config it was made for"):
         audit(parse_config(values), tmp_path / "audit", catalog=CATALOG)
 
@@ -80,7 +80,7 @@ def test_samples_that_no_judge_trained_on_have_no_figures_and_a_note_counts_them
     assert 0 < len(unknown) < 300
     assert all(row["p_mismatch"] is None and "mismatch" not in row["reasons"] for row in unknown)
     assert found.rates[0].samples == 300 - len(unknown)
-    assert found.rates[0].notes[0].startswith(f"{len(unknown)} samples have no p-value")
+    assert found.rates[0].notes[0].startswith(f"{len(unknown)} of 300 samples of source 0 have no p-value")
 
 
 def test_the_notes_of_a_good_audit_are_none(planted_audit: PlantedAudit, messy_audit: MessyAudit) -> None:

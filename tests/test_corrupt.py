@@ -10,7 +10,7 @@ import pytest
 
 from multimodal_ssl import Catalog, InputError, MapSource, Modality, PairingSource, Sample, UnreadableError, hookimpl
 from multimodal_ssl.config import CorruptConfig, SourceConfig
-from multimodal_ssl.corrupt import BLOCK, Corrupted, corrupted
+from multimodal_ssl.corrupt import BLOCK, Corrupted, corrupted, exchange
 from multimodal_ssl.hookspecs import Register
 from multimodal_ssl.pipeline import open_supplies
 from multimodal_ssl.testing import check_pairing_source
@@ -80,6 +80,49 @@ def test_near_takes_what_is_next_in_the_order_of_the_texts() -> None:
     assert distance("uniform") > 8
 
 
+class Brands(Words):
+    """Sample i has a group of its own; most have one of a few words."""
+
+    def __getitem__(self, index: int) -> Sample:
+        word = f"word {index:03}" if index % 3 else f"brand {index // 3 % 3}"
+        return Sample(f"k{index}", {"image": index, "text": word}, weight=0.5)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "near"])
+def test_who_gets_the_same_text_from_another_group_would_not_be_mismatched(kind: Kind) -> None:
+    source = Corrupted(Brands(), CorruptConfig(mismatch=1.0, kind=kind), NAMES)
+    for row in range(200):
+        assert (source[row].items.get("text") != Brands()[row].items["text"]) == (row % 10 != 9)
+
+
+@pytest.mark.parametrize("per_label", [1, 2, 40, 1000])
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_nobody_gets_the_place_of_its_like_and_few_others_move(per_label: int, kinds: int) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.stack([np.arange(2000) // per_label, rng.integers(100, size=2000)])[:kinds]
+    for start in (np.roll(np.arange(2000), -1), rng.permutation(2000)):
+        origin = exchange(labels, start)
+        assert origin is not None
+        np.testing.assert_array_equal(np.sort(origin), np.arange(2000))
+        assert not (labels[:, origin] == labels).any()
+        stuck = (labels[:, start] == labels).any(0).sum()
+        assert (origin != start).sum() <= 2 * stuck
+    assert exchange(np.array([[7] * 11 + list(range(100, 110))]), np.arange(21)) is None
+    assert exchange(np.array([[7] * 10 + list(range(100, 110))]), np.arange(20)) is not None
+
+
+def test_near_is_near_though_one_group_is_large() -> None:
+    class Crowd(Words):
+        def __getitem__(self, index: int) -> Sample:
+            group = "crowd" if index % 10 == 0 else f"g{index}"
+            return Sample(f"k{index}", {"image": index, "text": f"word {index:04}"}, group)
+
+    source = Corrupted(Crowd(1000), CorruptConfig(mismatch=1.0, kind="near"), NAMES)
+    rows = np.flatnonzero(source.mismatched).tolist()
+    distances = [abs(int(source[row].items["text"][-4:]) - row) for row in rows]
+    assert np.quantile(distances, 0.99) <= 3
+
+
 def test_the_choice_is_a_function_of_the_seed() -> None:
     first, again, other = (Corrupted(Words(), CorruptConfig(mismatch=0.3, seed=s), NAMES) for s in (1, 1, 2))
     assert [first[i].items for i in range(200)] == [again[i].items for i in range(200)]
@@ -112,10 +155,18 @@ def test_an_unreadable_sample_stays_one() -> None:
 @pytest.mark.parametrize(
     ("source", "config", "message"),
     [
-        (Words(groups=1), CorruptConfig(mismatch=0.5), "of 1 groups can't all exchange 'text'"),
+        (
+            Words(groups=1),
+            CorruptConfig(mismatch=0.5),
+            "of 1 groups with 1 values of 'text' can't all exchange it",
+        ),
         (Words(), CorruptConfig(mismatch=0.5, item="txt"), "no 'txt': did you mean 'text'"),
         (Words(), CorruptConfig(mismatch=0.5, kind="near", item="image"), "near needs texts"),
-        (Stream(Words(groups=1)), CorruptConfig(mismatch=0.5), "of 1 groups can't all exchange 'text'"),
+        (
+            Stream(Words(groups=1)),
+            CorruptConfig(mismatch=0.5),
+            "of 1 groups with 1 values of 'text' can't all exchange it",
+        ),
     ],
 )
 def test_what_can_not_be_corrupted_is_told(source: PairingSource, config: CorruptConfig, message: str) -> None:

@@ -33,7 +33,7 @@ class Things(MapSource):
     def __getitem__(self, index: int) -> Sample:
         if index == self.broken:
             raise UnreadableError(f"k{index}", "broken")
-        items = {name: f"{name} {index}" for name in self.present(index)}
+        items = {name: f"{name} {index}" for name in Things.present(self, index)}
         return Sample(f"k{index}", items, f"g{index // self.per_group}")
 
 
@@ -47,11 +47,11 @@ class Backwards(Things):
         return super().present(self.count - 1 - index)
 
 
-def runs(source: MapSource, judges: int, names: tuple[str, ...] = NAMES, share: float = 0.2) -> list[MapSource]:
+def runs(source: MapSource, judges: int, names: tuple[str, ...] = NAMES) -> list[MapSource]:
     """Return what each judge is given."""
     found = []
     for judge in range(judges):
-        config = DecoyConfig(judges=judges, judge=judge, share=share)
+        config = DecoyConfig(judges=judges, judge=judge)
         (supply,) = plant([Supply(source, names)], config, seed=3)
         assert isinstance(supply.source, MapSource)
         found.append(supply.source)
@@ -66,7 +66,7 @@ def changed(source: MapSource, index: int) -> dict[str, object]:
 @pytest.mark.parametrize("judges", [2, 3])
 def test_a_decoy_has_the_same_wrong_item_for_all_judges_but_its_own(judges: int) -> None:
     given = runs(Things(), judges)
-    roles = choose_decoys([Supply(Things(), NAMES)], 0, DecoyConfig(judges=judges, judge=0, share=0.2), seed=3)
+    roles = choose_decoys([Supply(Things(), NAMES)], 0, DecoyConfig(judges=judges, judge=0), seed=3)
     for index in range(1200):
         wrong = [changed(one, index) for one in given]
         own = int(roles.judge[index])
@@ -99,7 +99,7 @@ def test_of_two_items_the_second_is_exchanged() -> None:
 
 
 def test_who_is_a_decoy_is_a_matter_of_the_key_and_the_seed() -> None:
-    config = DecoyConfig(judges=2, judge=0, share=0.2)
+    config = DecoyConfig(judges=2, judge=0)
     there = choose_decoys([Supply(Things(), NAMES)], 0, config, seed=3)
     back = choose_decoys([Supply(Backwards(), NAMES)], 0, config, seed=3)
     assert there.keys == back.keys[::-1]
@@ -110,7 +110,7 @@ def test_who_is_a_decoy_is_a_matter_of_the_key_and_the_seed() -> None:
 
 
 def test_an_unreadable_sample_is_no_decoy_and_stays_unreadable() -> None:
-    roles = choose_decoys([Supply(Things(), NAMES)], 0, DecoyConfig(judges=2, judge=0, share=0.2), seed=3)
+    roles = choose_decoys([Supply(Things(), NAMES)], 0, DecoyConfig(judges=2, judge=0), seed=3)
     broken = int(np.flatnonzero(roles.decoy)[0])
     for source in runs(Things(broken=broken), 2):
         with pytest.raises(UnreadableError, match="broken"):
@@ -127,4 +127,4 @@ def test_samples_of_one_group_are_no_decoys() -> None:
 
 def test_a_source_without_random_access_is_told() -> None:
     with pytest.raises(InputError, match="Stream has no random access to exchange partners by"):
-        plant([Supply(Stream(Things()), NAMES)], DecoyConfig(judges=2, judge=0, share=0.2), seed=0)
+        plant([Supply(Stream(Things()), NAMES)], DecoyConfig(judges=2, judge=0), seed=0)

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from multimodal_ssl.significance import (
     FEWEST,
+    LEAST,
     LEVELS,
     decoy_p_values,
     decreasing_density,
@@ -66,7 +67,7 @@ def judged(
 def by_one_kind(scores: NDArray[np.float64], judge: NDArray[np.int64], decoy: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the p-values where all samples are alike."""
     one, drawn = np.zeros(len(judge), np.int64), np.random.default_rng(2).random(len(judge))
-    return decoy_p_values(scores, judge, decoy, suspect=one, exchanged=one, drawn=drawn)
+    return decoy_p_values(scores, judge, decoy, source=one, suspect=one, exchanged=one, drawn=drawn)
 
 
 @pytest.mark.parametrize("judges", [2, 3, 5])
@@ -75,16 +76,19 @@ def test_p_values_among_decoys_are_places_in_the_null_of_as_many_judges(judges: 
     drawn = np.random.default_rng(2).random(600)
     scores[:, 7] = scores[0, 9] = np.nan
     suspect, exchanged = np.random.default_rng(3).integers(2, size=(2, 600))
-    suspect[:12] = 2  # so few that they are ranked among all
-    p_values = decoy_p_values(scores, judge, decoy, suspect=suspect, exchanged=exchanged, drawn=drawn)
+    suspect[:12] = 2  # so few that they are ranked among all of their source
+    source = np.random.default_rng(4).integers(2, size=600)
+    scores[:, source == 1] -= 3
+    kinds = {"source": source, "suspect": suspect, "exchanged": exchanged}
+    p_values = decoy_p_values(scores, judge, decoy, **kinds, drawn=drawn)
     for i in range(600):
         by = [judge[i]] if decoy[i] else [k for k in range(judges) if k != judge[i]]
-        among = [j for j in range(600) if decoy[j] and (judge[j] != judge[i]) == decoy[i]]
+        among = [j for j in np.flatnonzero(source == source[i]) if decoy[j] and (judge[j] != judge[i]) == decoy[i]]
         like = [j for j in among if exchanged[j] == suspect[i]]
         own = scores[by, i].mean()
         null = [scores[by, j].mean() for j in (like if len(like) >= FEWEST else among)]
         null = [one for one in null if np.isfinite(one)]
-        if not np.isfinite(own):
+        if not np.isfinite(own) or len(null) < LEAST:
             assert np.isnan(p_values[i])
             continue
         above = sum(one > own for one in null)
