@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,8 @@ from multimodal_ssl.config import AuditConfig
 from multimodal_ssl.data import Supply, attempt, full_key
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.types import MapSource, PairingSource, Sample
+
+SOON = 10_000  # samples of a stream
 
 
 def apply_audit(supplies: list[Supply], config: AuditConfig) -> list[Supply]:
@@ -32,13 +35,19 @@ def apply_audit(supplies: list[Supply], config: AuditConfig) -> list[Supply]:
             lost, known, total = lost + len(factors) - len(rows), known + found, total + len(factors)
             audited.append(replace(supply, source=AuditedMap(supply.source, rows, factors[rows])))
         else:
-            audited.append(replace(supply, source=AuditedStream(supply.source, supplies, position, trust)))
-    if total and not known:
-        raise InputError(f"{config.path} knows none of the {total:,} samples: it is an audit of other sources")
+            stream = AuditedStream(supply.source, supplies, position, trust, config.path)
+            audited.append(replace(supply, source=stream))
     if total:
-        text = f"audit: {lost:,} of {total:,} samples are left out; it does not know {total - known:,}"
-        Console(stderr=True).print(text, markup=False, highlight=False)
+        _tell(config.path, lost, known, total)
     return audited
+
+
+def _tell(path: Path, lost: int, known: int, total: int) -> None:
+    """Print what an audit does; raise InputError if it knows no sample."""
+    if not known:
+        raise InputError(f"{path} knows none of the {total:,} samples: it is an audit of other sources")
+    text = f"audit: {lost:,} of {total:,} samples are left out; it does not know {total - known:,}"
+    Console(stderr=True).print(text, markup=False, highlight=False)
 
 
 class AuditedMap(MapSource):
@@ -60,21 +69,34 @@ class AuditedMap(MapSource):
 
 
 class AuditedStream(PairingSource):
-    """The samples of a source that an audit leaves, each weight times what it leaves of it."""
+    """The samples of a source that an audit leaves, each weight times what it leaves of it.
+
+    What is left out is told at the end of the first pass. Raises InputError after the first SOON samples, if the audit
+    knows none of them.
+    """
 
     def __init__(
-        self, source: PairingSource, supplies: list[Supply], position: int, trust: Mapping[str, float]
+        self, source: PairingSource, supplies: list[Supply], position: int, trust: Mapping[str, float], path: Path
     ) -> None:
-        self.source, self.supplies, self.position, self.trust = source, supplies, position, trust
+        self.source, self.supplies, self.position, self.trust, self.path = source, supplies, position, trust, path
         self.modalities = source.modalities
+        self._is_told = False
 
     def __iter__(self) -> Iterator[Sample]:
+        lost = known = total = 0
         for sample in self.source:
-            factor = self.trust.get(full_key(self.supplies, self.position, sample.key), 1.0)
+            key = full_key(self.supplies, self.position, sample.key)
+            factor = self.trust.get(key, 1.0)
+            lost, known, total = lost + (not factor), known + (key in self.trust), total + 1
+            if total == SOON and not known:
+                _tell(self.path, lost, known, total)
             self.skipped = self.source.skipped
             if factor:
                 yield replace(sample, weight=sample.weight * factor)
         self.skipped = self.source.skipped
+        if total and not self._is_told:
+            _tell(self.path, lost, known, total)
+            self._is_told = True
 
 
 def _read(config: AuditConfig) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -288,12 +288,16 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] != "extra_forbidden":
         given = "" if error["type"] in ("missing", "value_error") else f" (given: {error['input']!r})"
         return f"{where}: {error['msg'].removeprefix('Value error, ')}{given}"
-    models: dict[str, type[BaseModel]] = {
-        "train": TrainConfig,
-        "binder": BinderConfig,
-        "trust": TrustConfig,
-        "audit": AuditConfig,
-        "decoys": DecoyConfig,
-    }
-    known = models.get(str(error["loc"][0]), Config).model_fields
-    return f"unknown key {where}: {nearest(str(error['loc'][-1]), known)}"
+    *parents, last = error["loc"]
+    model: type[BaseModel] = Config
+    for parent in parents:
+        if parent in model.model_fields:  # else it is a place in a list, or the key of a mapping
+            (model,) = _models(model.model_fields[parent].annotation)
+    return f"unknown key {where}: {nearest(str(last), model.model_fields)}"
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models in a type, such as SourceConfig in tuple[SourceConfig, ...]."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for one in get_args(annotation) for model in _models(one)]

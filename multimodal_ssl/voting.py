@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal_ssl.data import Supply, attempt, digest
+from multimodal_ssl.data import Supply, attempt, raw_digest
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.types import MapSource, Sample
 
@@ -47,23 +46,24 @@ class Voice:
 
 
 class Votes(NamedTuple):
-    """One vote a row: who says of which key what. [V] each."""
+    """One vote a row: who says of which key what; [V] each. An answer is as common as the saying in it."""
 
     voters: NDArray[np.int64]
     keys: NDArray[np.int64]
     answers: NDArray[np.int64]
+    sayings: NDArray[np.int64]
 
 
 def weigh(votes: Votes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the probability [V] that each vote is right, and the accuracy [S] of each voter, by EM.
 
-    A voter is right with its accuracy a, else says anything, common answers more often. With p the share of an answer
+    A voter is right with its accuracy a, else says anything, common things more often. With p the share of its saying
     among all votes, the odds of an answer of a key against all its answers being wrong are p^(1 - n) * prod a / (1 - a)
-    over the n who say it, to 1 - sum of the p. The prior keeps a voter who is never compared near where it began; of
+    over the n who give it, to 1 - sum of the p. The prior keeps a voter who is never compared near where it began; of
     two voters only the product is known, so that they come out alike.
     """
-    voters, keys, answers = votes
-    _, common, counts = np.unique(answers, return_inverse=True, return_counts=True)
+    voters, keys, answers, sayings = votes
+    _, common, counts = np.unique(sayings, return_inverse=True, return_counts=True)
     (of, _), first, which, backers = np.unique(
         np.stack([keys, answers]), axis=1, return_index=True, return_inverse=True, return_counts=True
     )  # of: the key of each candidate, which: the candidate of each vote
@@ -130,10 +130,13 @@ class Voted(MapSource):
         self._groups: dict[str, str] = {}
         told = [_read(source, first.names, skipped, self._groups) for source in self.sources]
         self.skipped = skipped
-        names = {key: place for place, key in enumerate(dict.fromkeys(key for one in told for key, _, _ in one))}
-        rows = [(voter, names[key], answer, row) for voter, one in enumerate(told) for key, answer, row in one]
-        votes = np.array(rows, np.int64).reshape(-1, 4)
-        self.weights, accuracy = weigh(Votes(votes[:, 0], votes[:, 1], votes[:, 2]))
+        names = {key: place for place, key in enumerate(dict.fromkeys(key for one in told for key, _ in one))}
+        keys = np.array([names[key] for one in told for key, _ in one], np.int64)
+        digests = np.array([items for one in told for _, items in one], np.int64).reshape(len(keys), -1)
+        voters = np.repeat(np.arange(len(told)), list(map(len, told)))
+        answers = _number(digests)
+        self.weights, accuracy = weigh(Votes(voters, keys, answers, _number(digests[:, _varying(keys, digests)])))
+        votes = np.stack([voters, keys, answers, [row for one in told for row in one.values()]], 1)
         positions = list(supplies)
         self.voices = _describe(votes, accuracy, len(names), positions)
         company: dict[tuple[int, int], set[int]] = defaultdict(set)
@@ -167,28 +170,39 @@ class Voted(MapSource):
 
 def _read(
     source: MapSource, names: Collection[str], skipped: list[tuple[str, str]], groups: dict[str, str]
-) -> list[tuple[str, int, int]]:
-    """Return key, digest of the items and row of each pair that can be read, once; add to skipped what can't.
+) -> dict[tuple[str, tuple[int, ...]], int]:
+    """Return the row of each pair that can be read, by its key and the digests of its items (0 of one that it lacks).
 
-    Of each key the first group that is given is added to groups.
+    What can't be read is added to skipped, and of each key the first group that is given to groups.
     """
-    found: dict[tuple[str, int], int] = {}
+    found: dict[tuple[str, tuple[int, ...]], int] = {}
     for row, sample in attempt(source):
         if isinstance(sample, Sample):
-            items = {name: _plain(item) for name, item in sample.items.items() if name in names}
-            found.setdefault((sample.key, digest(items)), row)
+            digests = tuple(raw_digest(sample.items[name]) if name in sample.items else 0 for name in names)
+            found.setdefault((sample.key, digests), row)
             if sample.group:
                 groups.setdefault(sample.key, sample.group)
         else:
             skipped.append((sample.key, sample.reason))
     skipped += source.skipped
-    return [(key, answer, row) for (key, answer), row in found.items()]
+    return found
 
 
-def _plain(item: Any) -> Any:
-    if isinstance(item, bytes):
-        return np.frombuffer(item, np.uint8)
-    return str(item) if isinstance(item, Path) else item
+def _varying(keys: NDArray[np.int64], digests: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the items that are said of a key, as columns of the digests [V, items]; the others are what it is said of.
+
+    Those are the same in all votes on a key, or nearly so: they differ on less than half as many keys as the one that
+    differs most.
+    """
+    answers = [np.unique(np.stack([keys, one]), axis=1).shape[1] for one in digests.T]
+    more = np.array(answers) - len(np.unique(keys))
+    return np.flatnonzero(more >= more.max() / 2)
+
+
+def _number(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a number [V] for each row, equal where rows are."""
+    numbers: NDArray[np.int64] = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+    return numbers
 
 
 def _describe(

@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 
 from multimodal_ssl import InputError, Objective, PairingSource, objectives
-from multimodal_ssl.audited import apply_audit
+from multimodal_ssl.audited import SOON, apply_audit
 from multimodal_ssl.config import AuditConfig, load_config, parse_config
 from multimodal_ssl.data import Supply, hash64
 from multimodal_ssl.pipeline import fit
@@ -127,6 +127,26 @@ def test_an_audit_of_other_sources_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"audit\.parquet knows none of the 1,004 samples: it is an audit of other"):
         audited(tmp_path, {"0": 1.0, "1": 0.5}, Numbers(4), Numbers(1000))  # they would be 0/0 and 0/1
     audited(tmp_path, {"0/0": 0.0}, Numbers(4), Numbers(1000))  # one is enough
+
+
+def test_what_an_audit_does_to_a_stream_is_told_after_the_first_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source,) = audited(tmp_path, {"0": 1.0, "1": 0.0}, Stream(Numbers(4)))
+    for said in ("audit: 1 of 4 samples are left out; it does not know 2\n", ""):
+        assert capsys.readouterr().err == ""
+        assert len(list(source)) == 3
+        assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(("count", "read"), [(4, 4), (SOON + 5, SOON - 1)])
+def test_an_audit_of_other_streams_is_refused_soon(tmp_path: Path, count: int, read: int) -> None:
+    (source,) = audited(tmp_path, {"x": 1.0}, Stream(Numbers(count)))
+    samples = iter(source)
+    for _ in range(read):
+        next(samples)
+    with pytest.raises(InputError, match=rf"knows none of the {read + (read > 4):,} samples: it is an audit of other"):
+        next(samples)
 
 
 def test_what_is_no_audit_is_refused(tmp_path: Path) -> None:

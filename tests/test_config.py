@@ -104,6 +104,7 @@ def test_a_config_does_not_change(load: Callable[..., Config]) -> None:
         ("train.leaning_rate=1", "unknown key train.leaning_rate: known: batch, checkpoint_every, clip, "),
         ("train.setps=1", "unknown key train.setps: did you mean 'steps'?"),
         ("binder.dims=1", "unknown key binder.dims: did you mean 'dim'?"),
+        ("sources.0.corrupt.mismtch=1", "unknown key sources.0.corrupt.mismtch: did you mean 'mismatch'?"),
         (
             "xyz=1",
             "unknown key xyz: known: audit, binder, decoys, encoders, evaluation, objective, run, seed, sources, train",

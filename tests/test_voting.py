@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def simulate(*, keys: int = 3000, answers: int = 1000, seed: int = 0) -> tuple[V
             said = truth[key] if rng.random() < accuracy else truth[rng.integers(keys)]
             rows.append((voter, key, said, said == truth[key]))
     table = np.array(rows, np.int64)
-    return Votes(table[:, 0], table[:, 1], table[:, 2]), table[:, 3].astype(bool)
+    return Votes(*table[:, [0, 1, 2, 2]].T), table[:, 3].astype(bool)
 
 
 def test_the_accuracy_of_each_voter_is_found_without_a_label() -> None:
@@ -49,11 +50,12 @@ def test_the_probabilities_are_calibrated_and_tell_the_right_votes() -> None:
 
 def test_the_probabilities_are_those_of_enumerating_every_answer() -> None:
     """Bayes by hand: the truth is any of the answers, by their shares; who is wrong says any answer by its share."""
-    votes = Votes(np.array([0, 1, 2, 0, 1, 2, 2]), np.array([0, 0, 0, 1, 1, 2, 1]), np.array([5, 5, 6, 6, 7, 5, 7]))
+    answers = np.array([5, 5, 6, 6, 7, 5, 7])
+    votes = Votes(np.array([0, 1, 2, 0, 1, 2, 2]), np.array([0, 0, 0, 1, 1, 2, 1]), answers, answers)
     probability, accuracy = weigh(votes)
     share = {answer: (votes.answers == answer).mean() for answer in (5, 6, 7)}
     for key in range(3):
-        said = [(v, a) for v, k, a in zip(*votes, strict=True) if k == key]
+        said = [(v, a) for v, k, a, _ in zip(*votes, strict=True) if k == key]
         joint = {
             truth: p * math.prod(accuracy[v] if a == truth else (1 - accuracy[v]) * share[a] for v, a in said)
             for truth, p in share.items()
@@ -71,7 +73,7 @@ def test_a_common_answer_on_which_two_agree_is_worth_less_than_a_rare_one() -> N
     rows = [(voter, key, 0) for voter, key in itertools.product(range(2), range(50))]  # "image", again and again
     rows += [(voter, key, key) for voter, key in itertools.product(range(2), range(50, 60))]
     rows += [(voter, key, 1000 * (voter + 1) + key) for voter, key in itertools.product(range(2), range(60, 80))]
-    probability, _ = weigh(Votes(*np.array(rows).T))
+    probability, _ = weigh(Votes(*np.array(rows)[:, [0, 1, 2, 2]].T))
     assert probability[0] < probability[100]
 
 
@@ -80,8 +82,16 @@ class Rows(MapSource):
 
     modalities: Mapping[str, str] = {"number": "number", "text": "text"}
 
-    def __init__(self, rows: Mapping[str, Any], *, kind: str = "text", times: int = 1, group: str = "") -> None:
-        self.rows, self.group = list(rows.items()) * times, group
+    def __init__(
+        self,
+        rows: Mapping[str, Any],
+        *,
+        kind: str = "text",
+        times: int = 1,
+        group: str = "",
+        numbers: Mapping[str, int] | None = None,
+    ) -> None:
+        self.rows, self.group, self.numbers = list(rows.items()) * times, group, numbers or {}
         self.modalities = {"number": "number", "text": kind}
 
     def __len__(self) -> int:
@@ -91,7 +101,8 @@ class Rows(MapSource):
         key, text = self.rows[index]
         if text is None:
             raise UnreadableError(key, "broken")
-        return Sample(key, {"number": np.array([int(key)]), "text": text}, self.group, weight=0.5)
+        number = self.numbers.get(key, int(key))
+        return Sample(key, {"number": np.array([number]), "text": text}, self.group, weight=0.5)
 
 
 def supplies(*sources: PairingSource, names: Sequence[str] = ("number", "text")) -> list[Supply]:
@@ -129,6 +140,25 @@ def test_a_source_that_repeats_itself_has_one_vote() -> None:
     weights = [[sample.weight for sample in voted(*sources)] for sources in (once, often)]
     assert weights[0] == weights[1]
     assert [[one.samples for one in voted(*sources).voices] for sources in (once, often)] == [[2, 2], [2, 2]]
+
+
+@pytest.mark.parametrize("other", [{}, {"60": 7, "61": 8}])
+def test_that_two_say_a_common_thing_of_different_items_proves_little(other: dict[str, int]) -> None:
+    """Each key has a number of its own, so that no answer repeats as a whole; a few sources hold another number."""
+    common = {str(key): "image" for key in range(50)}
+    rare = {str(key): f"thing {key}" for key in range(50, 60)}
+    first, second = ({str(key): f"{who} {key}" for key in range(60, 80)} for who in "ab")
+    source = voted(Rows(common | rare | first), Rows(common | rare | second, numbers=other))
+    weights = {sample.key: sample.weight for sample in source}
+    assert weights["0"] < weights["50"]
+    alike = voted(Rows(common | rare), Rows(common | rare))  # where nothing differs all items are what is said
+    weights = {sample.key: sample.weight for sample in alike}
+    assert weights["0"] == weights["50"]
+
+
+def test_one_file_by_two_paths_is_one_item(tmp_path: Path) -> None:
+    first, second = ({"1": tmp_path / name, "2": tmp_path / "b"} for name in ("a", "x/../a"))
+    assert [sample.key for sample in voted(Rows(first), Rows(second))] == ["1", "2"]
 
 
 def test_the_table_counts_coverage_overlap_and_conflict() -> None:
