@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from multimodal_ssl.audit import Audit
 from multimodal_ssl.config import Config
@@ -39,17 +41,17 @@ def write_page(path: Path, audit: Audit, config: Config, *, top: int, catalog: C
     """Write the page with the `top` worst samples of the same items."""
     catalog = catalog or Catalog.discover()
     supplies, _ = open_training(config, catalog)
-    everything = audit.table.to_pylist()
     body = []
     for rate in audit.rates:
-        rows = [one for one in everything if one["items"] == ", ".join(rate.items)]
-        wanted = {row[field] for row in rows[:top] for field in ("key", "suggestion")}
+        judged = audit.table.filter(pc.field("items") == ", ".join(rate.items))
+        rows = judged.slice(0, top).to_pylist()
+        wanted = {row[field] for row in rows for field in ("key", "suggestion")}
         seen = _see(supplies, rate.items, wanted, catalog)
         body.append(
             _rates(rate)
-            + _histogram([row["p_value"] for row in rows if row["p_value"] is not None], rate)
+            + _histogram(judged["p_value"].drop_null().to_numpy(), rate)
             + _parts(rate)
-            + _suspects(rate, rows[:top], seen)
+            + _suspects(rate, rows, seen)
         )
     if audit.unreadable:
         lost = "".join(f"<tr><td><code>{escape(key)}</code><td>{escape(why)}" for key, why in audit.unreadable[:LISTED])
@@ -112,7 +114,7 @@ def _parts(rate: Rates) -> str:
     )
 
 
-def _histogram(p_values: Sequence[float], rate: Rates) -> str:
+def _histogram(p_values: NDArray[np.float64], rate: Rates) -> str:
     """Return the histogram of p-values; wrong pairs are spread evenly, up to the line."""
     counts = np.histogram(p_values, bins=BINS, range=(0, 1))[0]
     heights = np.sqrt(counts / max(1, counts.max()))  # so that the wrong ones are seen beside the right ones
