@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from matplotlib.figure import Figure
-from noise import recalls, table
+from noise import OBJECTIVES, ROUNDS, recalls, table
 
 from multimodal_ssl.report import retrieval_table
 
@@ -43,7 +43,7 @@ def noise() -> None:
         "![R@1 against noise](noise-recall.png) ![estimated against true rate](noise-rate.png)\n",
     ]
     for name, cells in results.items():
-        parts += [f"## {name}\n", table(cells) + "\n", detection(cells), origin(cells)]
+        parts += [f"## {name}\n", table(cells) + "\n", kept(cells), detection(cells), origin(cells)]
         parts += [
             f"A step of acl takes {cell['median']} of InfoNCE's (in turns: {cell['ratios']}).\n"
             for cell in costs(cells)
@@ -59,6 +59,20 @@ def insert(name: str, text: str) -> None:
     before, _, rest = path.read_text().partition(f"<!-- {name} -->\n")
     _, _, after = rest.partition(f"<!-- /{name} -->\n")
     path.write_text(f"{before}<!-- {name} -->\n{text}<!-- /{name} -->\n{after}")
+
+
+def kept(cells: list[dict[str, Any]]) -> str:
+    """Return a line on what noise leaves of R@1 without any, by the same seeds; acl in rounds is compared with acl."""
+    parts = []
+    for what in (*OBJECTIVES, *ROUNDS):
+        clean = recalls(cells, "acl" if what in ROUNDS else what, 0)
+        shares = []
+        for noise in sorted({cell["noise"] for cell in cells if cell["what"] == what and cell["noise"]}):
+            noisy = recalls(cells, what, noise)
+            if seeds := clean.keys() & noisy.keys():
+                shares.append(f"{mean(noisy[seed] / clean[seed] for seed in seeds):.2f} at {noise:.0%}")
+        parts += [f"{what} {', '.join(shares)}"] if shares else []
+    return f"Of R@1 without noise are kept: {'; '.join(parts)}.\n"
 
 
 def origin(cells: list[dict[str, Any]]) -> str:
