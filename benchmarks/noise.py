@@ -103,7 +103,7 @@ def judge(config: Config) -> dict[str, Any]:
     found.save(config.run)
     _, source = noisy_source(config)
     truth = dict(zip((sample.key for sample in source), source.mismatched, strict=True))
-    rows = found.table.to_pylist()
+    rows = [row for row in found.table.to_pylist() if row["p_mismatch"] is not None]
     wrong = np.array([truth[row["key"]] for row in rows])
     p_mismatch = np.array([row["p_mismatch"] for row in rows])
     (rate,) = found.rates
