@@ -17,7 +17,7 @@ from multimodal_ssl.data import Supply, attempt, full_key
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.types import MapSource, PairingSource, Sample
 
-SOON = 10_000  # samples of a stream
+SOON = 10_000  # samples of a stream, of which its audit knows one at least
 
 
 def apply_audit(supplies: list[Supply], config: AuditConfig) -> list[Supply]:

@@ -160,10 +160,10 @@ def exchange(labels: NDArray[np.int64], start: NDArray[np.int64]) -> NDArray[np.
     for stuck in np.flatnonzero((labels[:, origin] == labels).any(0)).tolist():
         if not (labels[:, origin[stuck]] == labels[:, stuck]).any():
             continue  # another one changed with it
-        begin, size = 1, 64
+        mine, theirs = labels[:, [stuck]], labels[:, origin[[stuck]]]
+        begin, size = 1, 64  # places to look at, at once: most find one soon
         while begin < len(origin):
             others = (stuck + np.arange(begin, min(begin + size, len(origin)))) % len(origin)
-            mine, theirs = labels[:, [stuck]], labels[:, origin[[stuck]]]
             good = np.flatnonzero(((labels[:, origin[others]] != mine) & (labels[:, others] != theirs)).all(0))
             if len(good):
                 origin[[stuck, others[good[0]]]] = origin[[others[good[0]], stuck]]

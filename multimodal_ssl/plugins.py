@@ -137,6 +137,8 @@ def options_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def _options_type(factory: Callable[..., Any]) -> Any:
     """Return the options alone as a TypedDict: other annotations may name what only type checkers import."""
+    from pydantic import ConfigDict, with_config
+
     options = options_of(factory)
     holder = type("Options", (), {"__annotations__": {name: one.annotation for name, one in options.items()}})
     hints = get_type_hints(holder, globalns=vars(sys.modules[factory.__module__]), include_extras=True)
@@ -145,5 +147,4 @@ def _options_type(factory: Callable[..., Any]) -> Any:
         for name, one in options.items()
     }
     made = TypedDict("Options", fields)  # type: ignore[misc]  # its fields are known only now
-    made.__pydantic_config__ = {"arbitrary_types_allowed": True}  # type: ignore[attr-defined]  # pydantic's way in
-    return made
+    return with_config(ConfigDict(arbitrary_types_allowed=True))(made)
