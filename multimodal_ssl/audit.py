@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def audit(
             _check_samples(judge.run, found)
         unreadable |= dict.fromkeys(lost)
         trust = Trust.load(judge.run / "trust.parquet", judge.trust) if decoys else Trust(judge.trust)
-        for items, view in _by_items(found, trust, roles).items():
+        for items, view in _by_items(found, trust, roles, index).items():
             kinds.setdefault(items, []).append(view)
     judged = [
         judge_kind(items, _align(views), roles, strangers=strangers, seed=config.seed, by_source=len(supplies) > 1)
@@ -107,7 +107,7 @@ def _survey(supplies: Sequence[Supply]) -> dict[str, Role]:
         for sample in readable(supply.source):
             key = full_key(supplies, position, sample.key)
             repeated += [key] if key in roles else []
-            roles[key] = Role(position, 0, None)
+            roles[key] = Role(position, 0)
             groups.add(sample.group or sample.key)
     if repeated:
         some = ", ".join(map(repr, dict.fromkeys(repeated[:20])))
@@ -125,9 +125,9 @@ def _decoys(supplies: Sequence[Supply], config: DecoyConfig, seed: int) -> dict[
     roles: dict[str, Role] = {}
     for position in range(len(supplies)):
         found = choose_decoys(supplies, position, config, seed)
-        items = [item if is_decoy else None for item, is_decoy in zip(found.items, found.decoy, strict=True)]
-        for key, judge, item in zip(found.keys, found.judge.tolist(), items, strict=True):
-            roles[key] = Role(position, judge, item)
+        for row, (key, judge, origin) in enumerate(zip(found.keys, found.judge.tolist(), found.origin, strict=True)):
+            decoy = (found.items[row], found.keys[origin]) if origin != row else ()
+            roles[key] = Role(position, judge, *decoy)
     decoys = Counter(one.judge for one in roles.values() if one.exchanged)
     counts = [decoys[judge] for judge in range(config.judges)]
     if min(counts) < LEAST:
@@ -168,7 +168,9 @@ def _check_samples(run: Path, found: Mapping[str, Embedded]) -> None:
             pq.write_table(pa.table({"item": names, "digest": digests}), temporary)
 
 
-def _by_items(found: Mapping[str, Embedded], trust: Trust, known: Collection[str]) -> dict[tuple[str, ...], View]:
+def _by_items(
+    found: Mapping[str, Embedded], trust: Trust, roles: Mapping[str, Role], judge: int
+) -> dict[tuple[str, ...], View]:
     """Return what a judge sees of the known samples that have the same two items or more, by the names of these."""
     holders: dict[str, dict[str, int]] = {}
     for name, embedded in found.items():
@@ -176,17 +178,24 @@ def _by_items(found: Mapping[str, Embedded], trust: Trust, known: Collection[str
             holders.setdefault(key, {})[name] = place
     alike: dict[tuple[str, ...], list[str]] = {}
     for key, places in holders.items():
-        if len(places) > 1 and key in known:
+        if len(places) > 1 and key in roles:
             alike.setdefault(tuple(places), []).append(key)
     views = {}
     for names, keys in alike.items():
         rows = {name: [holders[key][name] for key in keys] for name in names}
+        given = {name: list(one) for name, one in rows.items()}
+        for place, key in enumerate(keys):
+            role = roles[key]
+            if role.exchanged and role.origin and role.judge != judge:  # a decoy to this one
+                own = given[role.exchanged]
+                own[place] = holders.get(role.origin, {}).get(role.exchanged, own[place])
         first = found[names[0]]
         views[names] = View(
             keys,
             hash64(first.groups[row] for row in rows[names[0]]),
             np.log(trust.values(hash64(keys)).astype(np.float64)),
             {name: found[name].vectors[rows[name]] for name in names},
+            {name: found[name].vectors[given[name]] for name in names},
             {name: [found[name].traits[row] for row in rows[name]] for name in names},
             [first.metadata[row] for row in rows[names[0]]],
         )

@@ -31,3 +31,12 @@ def neighbours(vectors: NDArray[np.float32], queries: NDArray[np.float32], count
     index.add(vectors)
     found: NDArray[np.int64] = index.search(queries, min(count, len(vectors)))[1]
     return np.where(found < 0, found[:, :1], found)
+
+
+def nearest_other(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32], rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the rows [Q] of the unit vectors [N, D] that are nearest to queries [Q, D], their own rows left out."""
+    near = neighbours(vectors, queries, 2)
+    nearest: NDArray[np.int64] = np.where(near[:, 0] == rows, near[:, -1], near[:, 0])
+    return nearest

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from multimodal_ssl import reasons
 from multimodal_ssl.data import Traits, draw
-from multimodal_ssl.neighbours import neighbours
+from multimodal_ssl.evidence import belief, surroundings
+from multimodal_ssl.neighbours import nearest_other
 from multimodal_ssl.significance import (
     LEAST,
     Floats,
@@ -34,11 +35,19 @@ LIKELY = 0.5  # probability from which something is called a reason
 
 
 class Role(NamedTuple):
-    """The supply of a sample, the judge it belongs to, and the item it exchanged if it is a decoy to the others."""
+    """What a sample is to the judges.
+
+    Attributes:
+        supply: it comes from.
+        judge: it belongs to.
+        exchanged: the item that it has not of its own where it is a decoy: to all other judges; None if to nobody.
+        origin: the key of the sample whose item it has instead.
+    """
 
     supply: int
     judge: int
-    exchanged: str | None
+    exchanged: str | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +57,14 @@ class View:
     Attributes:
         trust: log of the running agreement; NaN if the judge never trained on the sample.
         vectors: unit vectors [N, D].
+        given: the same as the judge was given them, with its decoys.
     """
 
     keys: list[str]
     groups: NDArray[np.int64]
     trust: Floats
     vectors: Mapping[str, NDArray[np.float32]]
+    given: Mapping[str, NDArray[np.float32]]
     traits: Mapping[str, list[Traits]]
     metadata: list[Mapping[str, str | float | None]]
 
@@ -64,6 +75,7 @@ class View:
             self.groups[rows],
             self.trust[rows],
             {name: one[rows] for name, one in self.vectors.items()},
+            {name: one[rows] for name, one in self.given.items()},
             {name: [one[row] for row in rows] for name, one in self.traits.items()},
             [self.metadata[row] for row in rows],
         )
@@ -154,19 +166,31 @@ def judge_kind(
     looks = _look(items, views, judge, strangers, seed)
     if len(views) > 1:
         places = {name: place if len(items) > 2 else 0 for place, name in enumerate(items)}
-        p_values = decoy_p_values(
-            np.stack([view.trust for view in views]), judge, decoy, source=supply, drawn=draw(keys),
-            suspect=np.array([places[one or items[-1]] for one in looks.odd]),
-            exchanged=np.array([places.get(one.exchanged or "", 0) for one in role]),
-        )  # fmt: skip
+        suspect = np.array([places[one or items[-1]] for one in looks.odd])
+        exchanged = np.array([places.get(one.exchanged or "", 0) for one in role])
+        planted = decoy & (judge != np.arange(len(views))[:, None])  # [J, N]
+        kind = np.where(planted, exchanged, suspect)
+        evidence = np.stack([_evidence(items, *one) for one in zip(views, planted, kind, strict=True)])
+        scores, drawn = belief(evidence, judge, decoy, source=supply, kind=kind), draw(keys)
+
+        def ranked(rows: NDArray[np.int64]) -> Floats:
+            return decoy_p_values(
+                scores[:, rows], judge[rows], decoy[rows], source=supply[rows],
+                suspect=suspect[rows], exchanged=exchanged[rows], drawn=drawn[rows],
+            )  # fmt: skip
     else:
         rest, last = first.rest(items[-1]), first.vectors[items[-1]]
-        p_values = rank_p_values(rest, last, groups, strangers=strangers, seed=seed)
+        ranks = rank_p_values(rest, last, groups, strangers=strangers, seed=seed)
+
+        def ranked(rows: NDArray[np.int64]) -> Floats:
+            return ranks[rows]
+
+    p_values = ranked(np.arange(len(keys)))
     known = np.isfinite(p_values)
-    decoys = np.bincount(supply[decoy], minlength=supply.max() + 1) if len(views) > 1 else None  # by source
     gross = Rate(1.0, 0.0, 1.0)  # nothing is known
     if known.any():
-        gross = wrong_rate(p_values[known], groups[known], decoys=_number(decoys, supply[known]), seed=seed)
+        decoys = int(decoy[np.isin(supply, supply[known])].sum())
+        gross = wrong_rate(p_values[known], groups[known], decoys=decoys or None, seed=seed)
     probability = np.full(len(keys), np.nan)
     probability[known] = local_false_discovery_rate(p_values[known], gross.value)
     why = _reasons(first, looks, probability, seed)
@@ -178,7 +202,7 @@ def judge_kind(
     rates = Rates(
         items, int(known.sum()), gross,
         {str(cut): _above(probability, cut) for cut in CUTS},
-        _by_part(first, p_values, supply, decoys, seed, by_source=by_source),
+        _by_part(first, ranked, supply, decoy, seed, by_source=by_source),
         reasons.count(why), _notes(known, gross, supply, judge, decoy),
     )  # fmt: skip
     types = {"p_value": pa.float64(), "p_mismatch": pa.float64(), "reasons": pa.list_(pa.string())}
@@ -208,10 +232,20 @@ def _look(items: tuple[str, ...], views: Sequence[View], judge: NDArray[np.int64
                 side = sides.index(name)
                 fit[side, rows] = view.fit(name)[rows]
                 near[side, rows] = near_p_values(rest, item, view.groups, rows)
-                best[side, rows] = _best_partners(rest, item, rows)
+                best[side, rows] = nearest_other(item, rest[rows], rows)  # its own may be memorised
     least, all_rows = fit.argmin(0), np.arange(count)
     names = [sides[one] if len(sides) > 1 else "" for one in least]
     return Looks(names, near[least, all_rows], best[least, all_rows].astype(np.int64), quarrel)
+
+
+def _evidence(items: tuple[str, ...], view: View, decoy: NDArray[np.bool_], kind: NDArray[np.int64]) -> Floats:
+    """Return the evidence [N, 3] on each sample as a judge was given it: trust, and where its odd item stands."""
+    given = replace(view, vectors=view.given)
+    evidence = np.stack([view.trust, *np.zeros((2, len(view.keys)))], 1)
+    for place, name in enumerate(items if len(items) > 2 else items[-1:]):
+        rows = np.flatnonzero(kind == place)
+        evidence[rows, 1:] = surroundings(given.rest(name), given.vectors[name], decoy, rows)
+    return evidence
 
 
 def _reasons(view: View, looks: Looks, probability: Floats, seed: int) -> reasons.Reasons:
@@ -245,35 +279,34 @@ def _of_known(p_values: Floats, groups: NDArray[np.int64], seed: int) -> Floats:
     return probability
 
 
-def _number(decoys: NDArray[np.int64] | None, supply: NDArray[np.int64]) -> int | None:
-    """Return the number of decoys of the sources that some samples [N] come from."""
-    return None if decoys is None else int(decoys[np.unique(supply)].sum())
-
-
 def _by_part(
     view: View,
-    p_values: Floats,
+    ranked: Callable[[NDArray[np.int64]], Floats],
     supply: NDArray[np.int64],
-    decoys: NDArray[np.int64] | None,
+    decoy: NDArray[np.bool_],
     seed: int,
     *,
     by_source: bool,
 ) -> list[PartRate]:
-    """Return the rates of the commonest values of each column of the metadata, and of each source if it is told."""
+    """Return the rates of the commonest values of each column of the metadata, and of each source if it is told.
+
+    The samples of each are ranked among the decoys of its own: it may be harder than the rest.
+    """
     names = dict.fromkeys(name for one in view.metadata for name in one)
     columns: dict[str, list[str | float | None]] = {name: [one.get(name) for one in view.metadata] for name in names}
     if by_source:
         columns = {**columns, "source": supply.tolist()}
-    known = np.isfinite(p_values)
     parts = []
     for column, values in columns.items():
         counts = Counter(value for value in values if value not in (None, ""))
         for value, _ in counts.most_common(PARTS):
-            rows = np.flatnonzero(known & np.array([one == value for one in values]))
-            if len(rows) >= PART:
-                number = _number(decoys, supply[rows])
-                rate = wrong_rate(p_values[rows], view.groups[rows], decoys=number, seed=seed)
-                parts.append(PartRate(column, str(value), len(rows), rate))
+            rows = np.flatnonzero([one == value for one in values])
+            p_values = ranked(rows)
+            known = np.isfinite(p_values)
+            if known.sum() >= PART:
+                decoys = int(decoy[rows][np.isin(supply[rows], supply[rows][known])].sum())
+                rate = wrong_rate(p_values[known], view.groups[rows[known]], decoys=decoys or None, seed=seed)
+                parts.append(PartRate(column, str(value), int(known.sum()), rate))
     return sorted(parts, key=lambda part: (part.column, -part.gross.value))
 
 
@@ -313,13 +346,6 @@ def _notes(
             "too low; --judges 2 compares each with known mismatches"
         )
     return notes
-
-
-def _best_partners(a: NDArray[np.float32], b: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the position of the b that is nearest to each a of these rows, its own left out: it may be memorised."""
-    near = neighbours(b, a[rows], 2)
-    best: NDArray[np.int64] = np.where(near[:, 0] == rows, near[:, -1], near[:, 0])
-    return best
 
 
 def _above(probability: Floats, cut: float) -> tuple[int, float]:

@@ -45,7 +45,7 @@ def test_judges_that_can_not_tell_neighbours_apart_say_of_none_that_it_resembles
     judge = rng.integers(2, size=count)
     keys, roles = [f"s{row}" for row in range(count)], {}
     for row, key in enumerate(keys):
-        roles[key] = Role(0, int(judge[row]), "b" if row % 10 == 0 else None)
+        roles[key] = Role(0, int(judge[row]), *(("b", "s1") if row % 10 == 0 else ()))
     centres = rng.normal(size=(20, 16))[rng.integers(20, size=count)]
     own = rng.normal(size=(count, 16))
     vectors = {name: 3 * centres + own + 10 * rng.normal(size=(count, 16)) for name in "ab"}
@@ -57,7 +57,7 @@ def test_judges_that_can_not_tell_neighbours_apart_say_of_none_that_it_resembles
     views = []
     for index in range(2):
         trust = np.where(exchanged & (judge != index), -5, -1) + 0.1 * rng.normal(size=count)
-        views.append(View(keys, np.arange(count), trust, unit, traits, [{}] * count))
+        views.append(View(keys, np.arange(count), trust, unit, unit, traits, [{}] * count))
     _, rates = judge_kind(("a", "b"), views, roles, strangers=500, seed=0, by_source=False)
     assert rates.gross.value < 0.02
     assert "resembles" not in rates.reasons

@@ -7,29 +7,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from multimodal_ssl import Index, InputError, Preview
 from multimodal_ssl.embed import Embedded
 from multimodal_ssl.index import Kind
 
-
-def unit(seed: int, count: int, dim: int = 16) -> NDArray[np.float32]:
-    x = np.random.default_rng(seed).normal(size=(count, dim))
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+from .toys import units
 
 
 def items(seed: int, count: int, prefix: str = "k") -> Embedded:
     keys = [f"{prefix}{i}" for i in range(count)]
     return Embedded(
-        unit(seed, count), keys, [f"g{i // 2}" for i in range(count)], [Preview(text=f"t{i}") for i in range(count)]
+        units(count, 16, seed=seed),
+        keys,
+        [f"g{i // 2}" for i in range(count)],
+        [Preview(text=f"t{i}") for i in range(count)],
     )
 
 
 def test_the_nearest_items_are_those_that_brute_force_finds() -> None:
     index = Index("f", 16)
     index.add("text", items(0, 500))
-    queries = unit(1, 20)
+    queries = units(20, 16, seed=1)
     scores, rows = index.nearest("text", queries, 10)
     expected = queries @ items(0, 500).vectors.T
     np.testing.assert_array_equal(rows, np.argsort(-expected, axis=1)[:, :10])
@@ -44,7 +43,7 @@ def test_hnsw_finds_nearly_all_that_brute_force_finds() -> None:
     exact, fast = Index("f", 16), Index("f", 16, kind="hnsw")
     for index in (exact, fast):
         index.add("text", items(0, 3000))
-    queries = unit(1, 100)
+    queries = units(100, 16, seed=1)
     (_, expected), (_, found) = (index.nearest("text", queries, 10) for index in (exact, fast))
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(expected, found, strict=True)])
     assert recall > 0.97
@@ -54,12 +53,14 @@ def test_hnsw_finds_nearly_all_that_brute_force_finds() -> None:
 def test_a_saved_index_answers_as_before(tmp_path: Path, kind: Kind) -> None:
     index = Index("f", 16, kind=kind)
     index.add("text", items(0, 300))
-    index.add("image", Embedded(unit(2, 5), list("abcde"), list("vwxyz"), [Preview(png=b"\x89PNG")] * 5))
+    index.add("image", Embedded(units(5, 16, seed=2), list("abcde"), list("vwxyz"), [Preview(png=b"\x89PNG")] * 5))
     index.save(tmp_path / "index")
     opened = Index.load(tmp_path / "index")
     assert opened.counts == {"text": 300, "image": 5}
     for name in ("text", "image"):
-        for one, other in zip(index.nearest(name, unit(3, 4), 50), opened.nearest(name, unit(3, 4), 50), strict=True):
+        for one, other in zip(
+            index.nearest(name, units(4, 16, seed=3), 50), opened.nearest(name, units(4, 16, seed=3), 50), strict=True
+        ):
             np.testing.assert_array_equal(one, other)
     rows, scores = np.array([4, 0]), np.array([0.5, 0.4], np.float32)
     assert opened.items("image", rows, scores) == index.items("image", rows, scores)
@@ -87,13 +88,13 @@ def test_adding_twice_extends_and_repeated_keys_are_listed() -> None:
 def test_vectors_that_are_not_of_length_one_are_refused() -> None:
     index = Index("f", 16)
     with pytest.raises(InputError, match="of length 1"):
-        index.add("text", Embedded(2 * unit(0, 3), list("abc"), list("abc")))
+        index.add("text", Embedded(2 * units(3, 16, seed=0), list("abc"), list("abc")))
     with pytest.raises(InputError, match="not finite"):
         index.add("text", Embedded(np.full((3, 16), np.nan, np.float32), list("abc"), list("abc")))
     with pytest.raises(InputError, match="3 vectors, 2 keys, 3 groups"):
-        index.add("text", Embedded(unit(0, 3), list("ab"), list("abc")))
+        index.add("text", Embedded(units(3, 16, seed=0), list("ab"), list("abc")))
     with pytest.raises(InputError, match=r"\[N, 16\], not \[3, 8\]"):
-        index.add("text", Embedded(unit(0, 3, 8), list("abc"), list("abc")))
+        index.add("text", Embedded(units(3, 8, seed=0), list("abc"), list("abc")))
 
 
 def test_a_damaged_or_missing_index_is_told_and_a_strange_folder_left_alone(tmp_path: Path) -> None:
@@ -121,13 +122,13 @@ def test_an_unknown_modality_is_told() -> None:
     index = Index("f", 16)
     index.add("image", items(0, 3))
     with pytest.raises(InputError, match="holds no 'imag': did you mean 'image'"):
-        index.nearest("imag", unit(0, 1), 1)
+        index.nearest("imag", units(1, 16, seed=0), 1)
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
 def test_items_of_one_vector_are_all_found(tmp_path: Path, kind: Kind) -> None:
     index = Index("f", 16, kind=kind)
-    words, per_word = unit(0, 10), 300
+    words, per_word = units(10, 16, seed=0), 300
     for part in range(3):  # added in parts
         keys = [f"{part}/{i}" for i in range(10 * per_word)]
         index.add("text", Embedded(np.repeat(words, per_word, 0), keys, [str(i // per_word) for i in range(len(keys))]))
@@ -184,7 +185,7 @@ def test_a_save_that_is_killed_anywhere_leaves_the_old_index_or_the_new_one(
 def test_items_are_read_from_the_file_when_asked_for(tmp_path: Path) -> None:
     index = Index("f", 16)
     previews = [Preview(text="t", png=bytes([i]) * 1000, path=f"{i}.png", caption="red") for i in range(50)]
-    index.add("image", Embedded(unit(0, 50), [str(i) for i in range(50)], [""] * 50, previews))
+    index.add("image", Embedded(units(50, 16, seed=0), [str(i) for i in range(50)], [""] * 50, previews))
     index.save(tmp_path / "index")
     (hit,) = Index.load(str(tmp_path / "index")).items("image", np.array([33]), np.ones(1, np.float32))
     assert hit.preview == previews[33]
@@ -194,6 +195,6 @@ def test_queries_that_make_no_sense_are_told() -> None:
     index = Index("f", 16)
     index.add("image", items(0, 3))
     with pytest.raises(InputError, match="k is 0"):
-        index.nearest("image", unit(0, 1), 0)
+        index.nearest("image", units(1, 16, seed=0), 0)
     with pytest.raises(InputError, match="not finite"):
         index.nearest("image", np.full((1, 16), np.nan, np.float32), 1)

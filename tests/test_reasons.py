@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from multimodal_ssl import reasons
 from multimodal_ssl.data import Traits
 
+from .toys import units
+
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
 
@@ -20,11 +22,6 @@ def items(digests: Sequence[int], tally: Mapping[str, int] | None = None) -> lis
 
 def keys(count: int) -> list[str]:
     return [f"k{i}" for i in range(count)]
-
-
-def units(count: int, width: int = 8, *, seed: int = 0) -> NDArray[np.float32]:
-    rows = np.random.default_rng(seed).normal(size=(count, width))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def turned(rows: NDArray[np.float32], cosine: float | NDArray[np.float64]) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -133,6 +134,12 @@ class Waves(Encoder):
 
     def tally(self, inputs: Tensor) -> Mapping[str, int]:
         return {"seen": len(inputs)}
+
+
+def units(count: int, width: int = 8, *, seed: int = 0) -> NDArray[np.float32]:
+    """Return unit vectors [N, D]."""
+    rows = np.random.default_rng(seed).normal(size=(count, width))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def nothing() -> None:
