@@ -48,9 +48,9 @@ def audit(
     """Judge all samples of the sources of a config.
 
     Each judge is a run on all of them, with the active complementary loss, in which a tenth (of few, up to a quarter)
-    are decoys: they exchanged an item on purpose. How far training trusted a sample is ranked among how far it trusted
-    decoys. A run that is there already is taken, one that was stopped goes on. One judge means no such care: the run of
-    the config itself ranks each partner among strangers, and believes what it memorised, so that it finds too few.
+    are decoys: they exchanged an item on purpose. A sample is ranked among them by what tells them (see evidence.py).
+    A run that is there already is taken, one that was stopped goes on. One judge means no such care: the run of the
+    config itself ranks each partner among strangers, and believes what it memorised, so that it finds too few.
 
     Raises InputError, before anything is trained, if a key repeats, the samples are too few or too alike
     for decoys, or a source has no random access to plant them in; and if a judge that is there is of another config.

@@ -81,9 +81,10 @@ def _see(
 
 
 def _rates(rate: Rates) -> str:
+    everything = max(rate.gross.value * rate.samples, 1)
     cuts = "".join(
         f'<tr><td class="number">{cut}<td class="number">{above:,}<td class="number">{wrong:,.0f}'
-        f'<td class="number">{wrong / max(above, 1):.2f}'
+        f'<td class="number">{wrong / max(above, 1):.2f}<td class="number">{min(1, wrong / everything):.2f}'
         for cut, (above, wrong) in rate.expected.items()
     )
     notes = "".join(f'<p class="note">{escape(note)}.' for note in rate.notes)
@@ -93,7 +94,7 @@ def _rates(rate: Rates) -> str:
         f"<p>{rate.samples:,} samples, <b>{rate.gross.value:.1%}</b> of them mismatched "
         f"(95 %: {rate.gross.low:.1%} to {rate.gross.high:.1%}): an item might be anybody's.</p>"
         '<table><tr><th class="number">p(mismatch) from<th class="number">samples'
-        f'<th class="number">wrong, expected<th class="number">precision</tr>{cuts}</table>'
+        f'<th class="number">wrong, expected<th class="number">precision<th class="number">recall</tr>{cuts}</table>'
         f'<table><tr><th>what is wrong<th class="number">samples</tr>{kinds}</table>'
     )
 

@@ -119,6 +119,19 @@ class Gaps(Triples):
         return replace(sample, items={name: sample.items[name] for name in self.present(index)})
 
 
+class Hard(Sensors):
+    """Sensors a third of whose left readings say nothing of the right ones: these can be memorised, not learnt."""
+
+    def __init__(self, *, count: int = COUNT) -> None:
+        super().__init__(count=count)
+        hard = [row for row in range(count) if self.is_hard(row)]
+        self.readings[0][hard] = np.random.default_rng(5).normal(size=(len(hard), 24))
+
+    @staticmethod
+    def is_hard(row: int) -> bool:
+        return row // 3 % 3 == 0
+
+
 class Repeated(Sensors):
     """Sensors some of whose keys repeat."""
 
@@ -187,6 +200,7 @@ class Plugin:
         register("messy", Messy)
         register("repeated", Repeated)
         register("triples", Triples)
+        register("hard", Hard)
         register("gaps", Gaps)
         register("endless", Endless)
         register("alike", Alike)

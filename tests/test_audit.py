@@ -22,7 +22,7 @@ from multimodal_ssl.metrics import auroc
 from multimodal_ssl.pipeline import MARK, fit, open_supplies
 from multimodal_ssl.significance import decoy_p_values
 
-from .audits import CATALOG, COUNT, Messy, MessyAudit, PlantedAudit, Sensors, Triples, config, corrupted
+from .audits import CATALOG, COUNT, Hard, Messy, MessyAudit, PlantedAudit, Sensors, Triples, config, corrupted
 from .toys import Torn, catalog, toy_config
 
 
@@ -251,3 +251,16 @@ def test_what_the_audit_holds_for_wrong_is_not_trained_on(planted_audit: Planted
     assert len(seen) == len(visited) == len(kept) // 100 * 100, "one epoch of full batches"
     assert seen <= kept
     assert sum(truth[key] for key in seen) < 0.05 * len(seen) < 0.3 * len(seen), "of which 30 % were wrong"
+
+
+def test_pairs_that_are_hard_to_learn_are_not_accused_and_mismatches_among_easy_ones_are(tmp_path: Path) -> None:
+    settings = config(tmp_path, name="hard", count=2000, corrupt={"mismatch": 0.1, "seed": 6})
+    source = corrupted(settings)
+    found = audit(settings, tmp_path / "audit", catalog=CATALOG)
+    rows = {row["key"]: row["p_mismatch"] for row in found.table.to_pylist()}
+    wrong = {sample.key for sample, one in zip(source, source.mismatched, strict=True) if one}
+    hard = {key for key in rows if Hard.is_hard(int(key[1:]))}
+    (rate,) = found.rates
+    assert rate.gross.value == pytest.approx(0.1, abs=0.04), "a third is hard"
+    assert np.mean([rows[key] >= 0.5 for key in wrong - hard]) > 0.7
+    assert np.mean([rows[key] >= 0.5 for key in hard - wrong]) < 0.1
