@@ -170,7 +170,8 @@ def judge_kind(
         exchanged = np.array([places.get(one.exchanged or "", 0) for one in role])
         planted = decoy & (judge != np.arange(len(views))[:, None])  # [J, N]
         kind = np.where(planted, exchanged, suspect)
-        evidence = np.stack([_evidence(items, *one) for one in zip(views, planted, kind, strict=True)])
+        asked = decoy | (judge != np.arange(len(views))[:, None])  # a judge says nothing of its own but the decoys
+        evidence = np.stack([_evidence(items, *one) for one in zip(views, planted, kind, asked, strict=True)])
         scores, drawn = belief(evidence, judge, decoy, source=supply, kind=kind), draw(keys)
 
         def ranked(rows: NDArray[np.int64]) -> Floats:
@@ -238,12 +239,19 @@ def _look(items: tuple[str, ...], views: Sequence[View], judge: NDArray[np.int64
     return Looks(names, near[least, all_rows], best[least, all_rows].astype(np.int64), quarrel)
 
 
-def _evidence(items: tuple[str, ...], view: View, decoy: NDArray[np.bool_], kind: NDArray[np.int64]) -> Floats:
-    """Return the evidence [N, 3] on each sample as a judge was given it: trust, and where its odd item stands."""
+def _evidence(
+    items: tuple[str, ...],
+    view: View,
+    decoy: NDArray[np.bool_],
+    kind: NDArray[np.int64],
+    asked: NDArray[np.bool_],
+) -> Floats:
+    """Return the evidence [N, 3] on the samples asked for, as a judge was given them: trust, rival and parallel."""
     given = replace(view, vectors=view.given)
-    evidence = np.stack([view.trust, *np.zeros((2, len(view.keys)))], 1)
+    evidence = np.full((len(view.keys), 3), np.nan)
+    evidence[:, 0] = view.trust
     for place, name in enumerate(items if len(items) > 2 else items[-1:]):
-        rows = np.flatnonzero(kind == place)
+        rows = np.flatnonzero(asked & (kind == place))
         evidence[rows, 1:] = surroundings(given.rest(name), given.vectors[name], decoy, rows)
     return evidence
 
