@@ -79,11 +79,13 @@ def audit(
                 raise InputError(f"{error}, or audit into another folder with --out OTHER") from error
         binder = load(judge.run, catalog=catalog) if is_there else fit(judge, resume=True, catalog=catalog)
         found, lost = embed(binder, supplies, workers=config.train.workers, traits=True)
-        if decoys:
-            _check_samples(judge.run, found)
         unreadable |= dict.fromkeys(lost)
+        holders = _holders(found)
+        planted = _planted(holders, roles, index) if decoys else {}
+        if decoys:
+            planted = _check_samples(judge.run, found, planted)
         trust = Trust.load(judge.run / "trust.parquet", judge.trust) if decoys else Trust(judge.trust)
-        for items, view in _by_items(found, trust, roles, index).items():
+        for items, view in _by_items(found, holders, planted, trust, roles, index).items():
             kinds.setdefault(items, []).append(view)
     judged = [
         judge_kind(items, _align(views), roles, strangers=strangers, seed=config.seed, by_source=len(supplies) > 1)
@@ -145,58 +147,95 @@ def _judge_of(config: Config, run: Path, decoys: DecoyConfig) -> Config:
     return config.model_copy(update=changes)
 
 
-def _check_samples(run: Path, found: Mapping[str, Embedded]) -> None:
-    """Keep what the encoders of a judge are given; raise InputError if the judge is there and was given something else.
-
-    Samples that are new, or are gone, do no harm.
-    """
-    path, names, digests = run / "samples.parquet", [], []
+def _holders(found: Mapping[str, Embedded]) -> dict[str, dict[str, int]]:
+    """Return key -> name -> the row of the item."""
+    holders: dict[str, dict[str, int]] = {}
     for name, embedded in found.items():
-        names += [f"{name} of {key}" for key in embedded.keys]
-        digests += [one.digest for one in embedded.traits]
-    if path.exists():
-        table = pq.ParquetFile(path).read()
-        before = dict(zip(table["item"].to_pylist(), table["digest"].to_pylist(), strict=True))
-        changed = [name for name, one in zip(names, digests, strict=True) if before.get(name, one) != one]
-        if changed:
-            raise InputError(
-                f"{len(changed):,} items have changed since {run} was trained on them ({', '.join(changed[:3])}): "
-                f"audit them into another folder with --out OTHER, or delete {run.parent}"
-            )
-    else:
+        for row, key in enumerate(embedded.keys):
+            holders.setdefault(key, {})[name] = row
+    return holders
+
+
+def _planted(
+    holders: Mapping[str, Mapping[str, int]], roles: Mapping[str, Role], judge: int
+) -> dict[str, tuple[str, int]]:
+    """Return the item, and the row of the one given in its place, of each decoy to a judge: those that are there."""
+    planted = {}
+    for key, role in roles.items():
+        if role.exchanged and role.judge != judge and role.exchanged in holders.get(role.origin or "", {}):
+            planted[key] = role.exchanged, holders[role.origin or ""][role.exchanged]
+    return planted
+
+
+def _check_samples(
+    run: Path, found: Mapping[str, Embedded], planted: dict[str, tuple[str, int]]
+) -> dict[str, tuple[str, int]]:
+    """Keep what the encoders of a judge are given; return the decoys that are what they were then.
+
+    Samples that are new, or are gone, do no harm. Raises InputError if others than decoys were something else.
+    """
+    path = run / "samples.parquet"
+    digests = {
+        f"{name} of {key}": one.digest
+        for name, each in found.items()
+        for key, one in zip(each.keys, each.traits, strict=True)
+    }
+    given = {key: found[name].traits[row].digest for key, (name, row) in planted.items()}
+    if not path.exists():
+        columns = {
+            "item": [*digests, *(f"decoy {key}" for key in given)],
+            "digest": [*digests.values(), *given.values()],
+        }
         with replacing(path) as temporary:
-            pq.write_table(pa.table({"item": names, "digest": digests}), temporary)
+            pq.write_table(pa.table(columns), temporary)
+    table = pq.ParquetFile(path).read()
+    before = dict(zip(table["item"].to_pylist(), table["digest"].to_pylist(), strict=True))
+    changed = [name for name, one in digests.items() if before.get(name, one) != one]
+    if changed:
+        raise InputError(
+            f"{len(changed):,} items have changed since {run} was trained on them ({', '.join(changed[:3])}): "
+            f"audit them into another folder with --out OTHER, or delete {run.parent}"
+        )
+    return {key: one for key, one in planted.items() if before.get(f"decoy {key}") == given[key]}
 
 
 def _by_items(
-    found: Mapping[str, Embedded], trust: Trust, roles: Mapping[str, Role], judge: int
+    found: Mapping[str, Embedded],
+    holders: Mapping[str, Mapping[str, int]],
+    planted: Mapping[str, tuple[str, int]],
+    trust: Trust,
+    roles: Mapping[str, Role],
+    judge: int,
 ) -> dict[tuple[str, ...], View]:
     """Return what a judge sees of the known samples that have the same two items or more, by the names of these."""
-    holders: dict[str, dict[str, int]] = {}
-    for name, embedded in found.items():
-        for place, key in enumerate(embedded.keys):
-            holders.setdefault(key, {})[name] = place
     alike: dict[tuple[str, ...], list[str]] = {}
     for key, places in holders.items():
         if len(places) > 1 and key in roles:
             alike.setdefault(tuple(places), []).append(key)
     views = {}
     for names, keys in alike.items():
-        rows = {name: [holders[key][name] for key in keys] for name in names}
-        given = {name: list(one) for name, one in rows.items()}
+        rows = {name: np.array([holders[key][name] for key in keys]) for name in names}
+        given = {name: one.copy() for name, one in rows.items()}
+        believed = np.log(trust.values(hash64(keys)).astype(np.float64))
         for place, key in enumerate(keys):
-            role = roles[key]
-            if role.exchanged and role.origin and role.judge != judge:  # a decoy to this one
-                own = given[role.exchanged]
-                own[place] = holders.get(role.origin, {}).get(role.exchanged, own[place])
+            if roles[key].exchanged and roles[key].judge != judge:  # a decoy to this one
+                name, row = planted.get(key, ("", 0))
+                if name in given:
+                    given[name][place] = row
+                else:
+                    believed[place] = np.nan  # nobody knows what it was
         first = found[names[0]]
+        vectors = {name: found[name].vectors[one] for name, one in rows.items()}
         views[names] = View(
             keys,
             hash64(first.groups[row] for row in rows[names[0]]),
-            np.log(trust.values(hash64(keys)).astype(np.float64)),
-            {name: found[name].vectors[rows[name]] for name in names},
-            {name: found[name].vectors[given[name]] for name in names},
-            {name: [found[name].traits[row] for row in rows[name]] for name in names},
+            believed,
+            vectors,
+            {
+                name: vectors[name] if (one == rows[name]).all() else found[name].vectors[one]
+                for name, one in given.items()
+            },
+            {name: [found[name].traits[row] for row in one] for name, one in rows.items()},
             [first.metadata[row] for row in rows[names[0]]],
         )
     return views
@@ -205,4 +244,7 @@ def _by_items(
 def _align(views: Sequence[View]) -> list[View]:
     """Return the views of the samples that all judges could see."""
     known = set.intersection(*(set(one.keys) for one in views))
-    return [one.take([row for row, key in enumerate(one.keys) if key in known]) for one in views]
+    return [
+        one if len(one.keys) == len(known) else one.take([row for row, key in enumerate(one.keys) if key in known])
+        for one in views
+    ]

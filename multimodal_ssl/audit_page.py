@@ -92,9 +92,11 @@ def _rates(rate: Rates) -> str:
     return (
         f"<h2>{escape(', '.join(rate.items))}</h2>{notes}"
         f"<p>{rate.samples:,} samples, <b>{rate.gross.value:.1%}</b> of them mismatched "
-        f"(95 %: {rate.gross.low:.1%} to {rate.gross.high:.1%}): an item might be anybody's.</p>"
+        f"(95 %: {rate.gross.low:.1%} to {rate.gross.high:.1%}): an item might be anybody's. By trust alone "
+        f"{rate.by_trust.value:.1%} ({rate.by_trust.low:.1%} to {rate.by_trust.high:.1%}), with what is merely hard."
         '<table><tr><th class="number">p(mismatch) from<th class="number">samples'
-        f'<th class="number">wrong, expected<th class="number">precision<th class="number">recall</tr>{cuts}</table>'
+        '<th class="number">wrong, expected<th class="number">precision<th class="number">of all wrong</tr>'
+        f"{cuts}</table>"
         f'<table><tr><th>what is wrong<th class="number">samples</tr>{kinds}</table>'
     )
 

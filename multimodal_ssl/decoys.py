@@ -63,14 +63,15 @@ def share_of_decoys(samples: int, judges: int) -> float:
 def choose_decoys(supplies: Sequence[Supply], position: int, config: DecoyConfig, seed: int) -> Decoys:
     """Choose the decoys of a supply by the hashes of the keys, and who gets whose item: the same for every judge.
 
-    Of two items the second is exchanged, of more any one, between samples of different groups whose items differ.
+    Of two items the second is exchanged, of more any one, between samples of different groups whose items differ: each
+    has that of the next in the order of the hashes, so that a sample that is new or gone changes no more than a few.
     """
     supply = supplies[position]
     source = random_access(supply)
     share = share_of_decoys(max(1, len(source)), config.judges)
     keys, items = [], [""] * len(source)
     judge, origin = np.zeros(len(source), np.int64), np.arange(len(source))
-    buckets: dict[tuple[int, str], list[tuple[int, int, int]]] = {}  # row and labels
+    buckets: dict[tuple[int, str], list[tuple[float, int, int, int]]] = {}  # hash, row and labels
     for row, sample in attempt(source):
         key = full_key(supplies, position, sample.key)
         keys.append(key)
@@ -82,10 +83,11 @@ def choose_decoys(supplies: Sequence[Supply], position: int, config: DecoyConfig
                 among = present[1:] if len(present) == 2 else present
                 name = items[row] = among[int(drawn * len(among))]
                 group = int(hash64([sample.group or sample.key])[0])
-                buckets.setdefault((int(judge[row]), name), []).append((row, group, raw_digest(sample.items[name])))
+                one = (drawn, row, group, raw_digest(sample.items[name]))
+                buckets.setdefault((int(judge[row]), name), []).append(one)
     for bucket in buckets.values():
-        rows, *labels = np.array(bucket).T
-        found = exchange(np.stack(labels), np.random.default_rng(seed).permutation(len(rows)))
+        _, rows, *labels = (np.array(one) for one in zip(*sorted(bucket), strict=True))
+        found = exchange(np.stack(labels), np.roll(np.arange(len(rows)), -1))
         if found is not None:  # else they are too few, or too alike, and no decoys
             origin[rows] = rows[found]
     return Decoys(judge, origin, items, keys)

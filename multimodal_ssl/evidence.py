@@ -1,8 +1,8 @@
 """What tells a wrong pair from one that is merely hard: a judge trusts both alike, but they stand elsewhere.
 
-A hard pair has no rival either: no partner of another sample would do much better. Trust, rivals and parallels together
-tell decoys from samples by logistic regression, as Percolator does in the search of mass spectra (Käll et al. 2007). So
-what is hard, and believed as little as a decoy, is no more likely to be wrong than any other pair.
+Of a wrong pair the partner of some other sample would fit much better, of a hard one none. Trust, rivals and parallels
+together tell decoys from samples by logistic regression, as Percolator does in the search of mass spectra (Käll et al.
+2007). So what is hard, and believed as little as a decoy, is no more likely to be wrong than any other pair.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from multimodal_ssl.neighbours import nearest_other, neighbours
 
 Floats = NDArray[np.float64]
 NEAR = 20  # nearest neighbours, among which parallels are looked for
-RIDGE = 1e-3  # of the mean loss, on standardised terms
+RIDGE = 400.0  # of the sum of losses, on standardised terms: few decoys prove little
 DEVIATIONS = 4.0  # beyond which evidence counts no more
-ENOUGH = 100  # decoys to fit to: ten for each of the terms of three kinds of evidence
+ENOUGH = 60  # decoys to fit to: six for each of the terms of three kinds of evidence
 
 
 def surroundings(
@@ -34,10 +34,11 @@ def surroundings(
     """
     found = np.zeros((len(rows), 2))
     for one, other in ((a, b), (b, a)):
-        found[:, 0] += (one[rows] * other[nearest_other(other, one[rows], rows)]).sum(1)
+        own = one[rows]
+        found[:, 0] += (own * other[nearest_other(other, own, rows)]).sum(1)
         closest = np.full(len(rows), -1.0)
         for column in neighbours(other, other[rows], NEAR + 1).T:  # itself among them
-            cosines = np.where((column == rows) | decoy[column], -1, (one[rows] * one[column]).sum(1))
+            cosines = np.where((column == rows) | decoy[column], -1, (own * one[column]).sum(1))
             closest = np.maximum(closest, cosines)
         found[:, 1] += closest
     return found
@@ -50,30 +51,35 @@ def belief(
     *,
     source: NDArray[np.int64],
     kind: NDArray[np.int64],
-) -> Floats:
+) -> tuple[Floats, list[int]]:
     """Return the log odds [J, N] of each sample, as each judge sees it, against a decoy of its source and kind.
 
-    The regression that weighs the evidence on a judge's samples was fitted to those of the other judges. A source with
-    too few decoys of some kind to fit to has the first column of the evidence, trust, alone.
+    The regression that weighs the evidence on a judge's samples was fitted to those of the other judges. Of a source
+    with too few decoys of some kind to fit to there is the first kind of evidence, trust, instead; these are returned,
+    too.
 
     Args:
-        evidence: [J, N, E]; NaN where a judge knows nothing of the sample.
+        evidence: [J, N, E]; NaN where a judge knows nothing of the sample, as are the odds then.
         judge: [N], that the sample belongs to. To all others it is a decoy if it is one.
         source: [N], where the sample comes from.
         kind: [J, N], which of its items the evidence is about.
     """
-    odds, known = evidence[..., 0].copy(), np.isfinite(evidence).all(-1)
-    judges = range(len(evidence))
-    for here in np.unique(source):
+    odds, known = np.full(evidence.shape[:2], np.nan), np.isfinite(evidence).all(-1)
+    judges, alone = range(len(evidence)), []
+    for here in np.unique(source).tolist():
         own_source = known & (source == here)
         parts = [own_source & (kind == one) for one in np.unique(kind[own_source])]
-        fitted = [_fit(evidence, judge, decoy, part) for part in parts]
-        for part, regressions in zip(parts, fitted, strict=True) if all(fitted) else ():
+        fitted = [one for part in parts if (one := _fit(evidence, judge, decoy, part))]
+        if len(fitted) < len(parts):
+            odds[own_source] = evidence[own_source, 0]
+            alone.append(here)
+            continue
+        for part, regressions in zip(parts, fitted, strict=True):
             for view, own in itertools.product(judges, judges):
                 rows = part[view] & (judge == own)
                 others = [own] if own != view else [one for one in judges if one != own]
                 odds[view, rows] = -np.mean([regressions[one].log_odds(evidence[view, rows]) for one in others], 0)
-    return odds
+    return odds, alone
 
 
 def _fit(
@@ -81,20 +87,24 @@ def _fit(
 ) -> list[Regression]:
     """Return what tells decoys, in a part [J, N] of what the judges see, for the samples of each judge.
 
-    Nothing if there are too few decoys to fit to.
+    Nothing if there are too few to fit to.
     """
     regressions = []
     for own in range(len(evidence)):
         fit = part & (judge != np.arange(len(evidence))[:, None]) & (judge != own)
-        labels = np.broadcast_to(decoy, fit.shape)[fit]
-        if min(labels.sum(), (~labels).sum()) < ENOUGH:
+        seen = fit.any(0)
+        if min((seen & decoy).sum(), (seen & ~decoy).sum()) < ENOUGH:
             return []
-        regressions.append(Regression(evidence[fit], labels))
+        regressions.append(Regression(evidence[fit], np.broadcast_to(decoy, fit.shape)[fit]))
     return regressions
 
 
 class Regression:
-    """Logistic regression on evidence [N, E], its squares and products; of labels [N]."""
+    """Logistic regression on evidence [N, E], its squares and products; of labels [N].
+
+    The ridge is large since chance carries over: a mismatch that one judge owns has the right partner of one that
+    another judge owns, and so what stands out about it by chance. Decoys exchange among those of one judge.
+    """
 
     def __init__(self, evidence: Floats, labels: NDArray[np.bool_]) -> None:
         self.mean, self.deviation = evidence.mean(0), np.maximum(evidence.std(0), 1e-9)
@@ -107,7 +117,7 @@ class Regression:
         def loss() -> float:
             solver.zero_grad()
             value = F.binary_cross_entropy_with_logits(terms @ self.weights, truth)
-            value = value + RIDGE / 2 * self.weights[1:].square().sum()
+            value = value + RIDGE / 2 * self.weights[1:].square().sum() / len(truth)
             value.backward()  # type: ignore[no-untyped-call]
             return value.item()
 

@@ -40,8 +40,8 @@ class Role(NamedTuple):
     Attributes:
         supply: it comes from.
         judge: it belongs to.
-        exchanged: the item that it has not of its own where it is a decoy: to all other judges; None if to nobody.
-        origin: the key of the sample whose item it has instead.
+        exchanged: the item that was exchanged for all other judges, if it is a decoy to them.
+        origin: the key of the sample whose item they are given instead.
     """
 
     supply: int
@@ -113,6 +113,7 @@ class Rates:
     Attributes:
         samples: number of samples that were judged.
         gross: share of samples with an item that might be anybody's, with its 95 % interval.
+        by_trust: the same by trust alone, to which what is hard is as good as wrong; of one judge the same.
         expected: cut of p_mismatch -> how many samples are above it, and how many of those are expected to be wrong.
         parts: the rates by source and metadata, highest first.
         reasons: what is wrong -> number of samples.
@@ -122,6 +123,7 @@ class Rates:
     items: tuple[str, ...]
     samples: int
     gross: Rate
+    by_trust: Rate
     expected: dict[str, tuple[int, float]]
     parts: list[PartRate]
     reasons: Mapping[str, int]
@@ -164,17 +166,23 @@ def judge_kind(
     supply, judge = (np.array([one[field] for one in role]) for field in range(2))
     decoy = np.array([one.exchanged is not None for one in role])
     looks = _look(items, views, judge, strangers, seed)
+    alone: list[int] = []
     if len(views) > 1:
         places = {name: place if len(items) > 2 else 0 for place, name in enumerate(items)}
         suspect = np.array([places[one or items[-1]] for one in looks.odd])
         exchanged = np.array([places.get(one.exchanged or "", 0) for one in role])
-        planted = decoy & (judge != np.arange(len(views))[:, None])  # [J, N]
-        kind = np.where(planted, exchanged, suspect)
-        asked = decoy | (judge != np.arange(len(views))[:, None])  # a judge says nothing of its own but the decoys
-        evidence = np.stack([_evidence(items, *one) for one in zip(views, planted, kind, asked, strict=True)])
-        scores, drawn = belief(evidence, judge, decoy, source=supply, kind=kind), draw(keys)
+        foreign = judge != np.arange(len(views))[:, None]  # [J, N]: samples of another judge
+        kind = np.where(decoy & foreign, exchanged, suspect)
+        evidence = np.stack(
+            [
+                _evidence(items, view, decoy & foreign[index], kind[index], asked=decoy | foreign[index])
+                for index, view in enumerate(views)
+            ]
+        )
+        scores, alone = belief(evidence, judge, decoy, source=supply, kind=kind)
+        drawn = draw(keys)
 
-        def ranked(rows: NDArray[np.int64]) -> Floats:
+        def ranked(rows: NDArray[np.int64], scores: Floats = scores) -> Floats:
             return decoy_p_values(
                 scores[:, rows], judge[rows], decoy[rows], source=supply[rows],
                 suspect=suspect[rows], exchanged=exchanged[rows], drawn=drawn[rows],
@@ -183,15 +191,19 @@ def judge_kind(
         rest, last = first.rest(items[-1]), first.vectors[items[-1]]
         ranks = rank_p_values(rest, last, groups, strangers=strangers, seed=seed)
 
-        def ranked(rows: NDArray[np.int64]) -> Floats:
-            return ranks[rows]
+        def ranked(rows: NDArray[np.int64], scores: Floats = ranks) -> Floats:
+            return scores[rows]
 
-    p_values = ranked(np.arange(len(keys)))
+    everything = np.arange(len(keys))
+    p_values = ranked(everything)
     known = np.isfinite(p_values)
-    gross = Rate(1.0, 0.0, 1.0)  # nothing is known
+    gross = by_trust = Rate(1.0, 0.0, 1.0)  # nothing is known
     if known.any():
         decoys = int(decoy[np.isin(supply, supply[known])].sum())
-        gross = wrong_rate(p_values[known], groups[known], decoys=decoys or None, seed=seed)
+        gross = by_trust = wrong_rate(p_values[known], groups[known], decoys=decoys or None, seed=seed)
+        if len(views) > 1:
+            trusted = ranked(everything, evidence[..., 0])[known]
+            by_trust = wrong_rate(trusted, groups[known], decoys=decoys or None, seed=seed)
     probability = np.full(len(keys), np.nan)
     probability[known] = local_false_discovery_rate(p_values[known], gross.value)
     why = _reasons(first, looks, probability, seed)
@@ -201,10 +213,10 @@ def judge_kind(
         "suggestion": [keys[row] for row in looks.best], "reasons": why,
     }  # fmt: skip
     rates = Rates(
-        items, int(known.sum()), gross,
+        items, int(known.sum()), gross, by_trust,
         {str(cut): _above(probability, cut) for cut in CUTS},
         _by_part(first, ranked, supply, decoy, seed, by_source=by_source),
-        reasons.count(why), _notes(known, gross, supply, judge, decoy),
+        reasons.count(why), _notes(known, gross, supply, judge, decoy, alone),
     )  # fmt: skip
     types = {"p_value": pa.float64(), "p_mismatch": pa.float64(), "reasons": pa.list_(pa.string())}
     schema = pa.schema([(name, types.get(name, pa.string())) for name in columns])
@@ -244,6 +256,7 @@ def _evidence(
     view: View,
     decoy: NDArray[np.bool_],
     kind: NDArray[np.int64],
+    *,
     asked: NDArray[np.bool_],
 ) -> Floats:
     """Return the evidence [N, 3] on the samples asked for, as a judge was given them: trust, rival and parallel."""
@@ -298,8 +311,9 @@ def _by_part(
 ) -> list[PartRate]:
     """Return the rates of the commonest values of each column of the metadata, and of each source if it is told.
 
-    The samples of each are ranked among the decoys of its own: it may be harder than the rest.
+    The samples of each are ranked among the decoys of its own if these are enough: it may be harder than the rest.
     """
+    everywhere = ranked(np.arange(len(view.keys)))
     names = dict.fromkeys(name for one in view.metadata for name in one)
     columns: dict[str, list[str | float | None]] = {name: [one.get(name) for one in view.metadata] for name in names}
     if by_source:
@@ -310,6 +324,8 @@ def _by_part(
         for value, _ in counts.most_common(PARTS):
             rows = np.flatnonzero([one == value for one in values])
             p_values = ranked(rows)
+            if (np.isfinite(p_values) < np.isfinite(everywhere[rows])).any():  # too few decoys of its own
+                p_values = everywhere[rows]
             known = np.isfinite(p_values)
             if known.sum() >= PART:
                 decoys = int(decoy[rows][np.isin(supply[rows], supply[rows][known])].sum())
@@ -324,6 +340,7 @@ def _notes(
     supply: NDArray[np.int64],
     judge: NDArray[np.int64],
     decoy: NDArray[np.bool_],
+    alone: Sequence[int],
 ) -> list[str]:
     samples = int(known.sum())
     notes = []
@@ -334,6 +351,10 @@ def _notes(
         if decoy.any() and decoys < LEAST:
             why = f"only {decoys} of them could be decoys of a judge, and it takes {LEAST} to judge by"
         notes.append(f"{unknown:,} of {there:,} samples of source {source} have no p-value and are in no rate: {why}")
+    notes += [
+        f"source {source} has too few decoys to weigh other evidence than trust by: what is hard may pass for wrong"
+        for source in sorted({*alone} & {*supply[known].tolist()})
+    ]
     if not samples:
         return notes
     if samples < FEW:

@@ -33,19 +33,19 @@ COUNT = 3000
 
 
 class Sensors(MapSource):
-    """Two noisy sensors of one latent state [6]; group is the machine, of so many samples."""
+    """Two noisy sensors of one latent state [6]; group is the machine, of so many samples. The last may be gone."""
 
     modalities = {"left": "reading", "right": "reading"}
 
-    def __init__(self, *, seed: int = 0, count: int = COUNT, machine: int = 3) -> None:
-        self.machine = machine
+    def __init__(self, *, seed: int = 0, count: int = COUNT, machine: int = 3, gone: int = 0) -> None:
+        self.machine, self.gone = machine, gone
         rng = np.random.default_rng(seed)
         latent = rng.normal(size=(count, 6))
         maps = np.random.default_rng(99).normal(size=(2, 6, 24))
         self.readings = [np.tanh(latent @ one / 2) + 0.1 * rng.normal(size=(count, 24)) for one in maps]
 
     def __len__(self) -> int:
-        return len(self.readings[0])
+        return len(self.readings[0]) - self.gone
 
     def __getitem__(self, index: int) -> Sample:
         items = dict(zip(self.modalities, (one[index].astype(np.float32) for one in self.readings), strict=True))

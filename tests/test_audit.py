@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ import yaml
 from multimodal_ssl import InputError
 from multimodal_ssl.audit import audit
 from multimodal_ssl.audit_page import write_page
-from multimodal_ssl.config import AuditConfig, load_config, parse_config
+from multimodal_ssl.config import AuditConfig, Config, DecoyConfig, load_config, parse_config
 from multimodal_ssl.data import hash64
-from multimodal_ssl.decoys import choose_decoys
+from multimodal_ssl.decoys import choose_decoys, plant
 from multimodal_ssl.embed import embed
 from multimodal_ssl.metrics import auroc
-from multimodal_ssl.pipeline import MARK, fit, open_supplies
+from multimodal_ssl.pipeline import MARK, fit, load, open_supplies
 from multimodal_ssl.significance import decoy_p_values
+from multimodal_ssl.verdict import View, judge_kind
 
 from .audits import CATALOG, COUNT, Hard, Messy, MessyAudit, PlantedAudit, Sensors, Triples, config, corrupted
 from .toys import Torn, catalog, toy_config
@@ -264,3 +266,86 @@ def test_pairs_that_are_hard_to_learn_are_not_accused_and_mismatches_among_easy_
     assert rate.gross.value == pytest.approx(0.1, abs=0.04), "a third is hard"
     assert np.mean([rows[key] >= 0.5 for key in wrong - hard]) > 0.7
     assert np.mean([rows[key] >= 0.5 for key in hard - wrong]) < 0.1
+
+
+def views_of(settings: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[View]:
+    """Return what the judges see of the samples that have all items."""
+    seen: list[View] = []
+
+    def spy(items: tuple[str, ...], views: Sequence[View], *arguments: Any, **options: Any) -> Any:
+        if len(items) == len(settings.encoders):
+            seen[:] = views
+        return judge_kind(items, views, *arguments, **options)
+
+    monkeypatch.setattr("multimodal_ssl.audit.judge_kind", spy)
+    audit(settings, folder, catalog=CATALOG)
+    return seen
+
+
+@pytest.mark.parametrize("name", ["sensors", "triples"])
+def test_what_a_judge_sees_is_what_it_was_given(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = config(tmp_path, name=name, steps=5, batch=100).model_dump()
+    if name == "triples":
+        values["encoders"]["third"] = {"name": "dense"}
+    settings = parse_config(values)
+    for index, view in enumerate(views_of(settings, tmp_path / "audit", monkeypatch)):
+        judge = load_config(tmp_path / "audit" / f"judge-{index}" / "config.yaml")
+        assert judge.decoys is not None
+        trained = plant(open_supplies(settings.sources, CATALOG), judge.decoys, judge.seed)
+        binder = load(judge.run, catalog=CATALOG)
+        given, _ = embed(binder, trained)
+        assert set(view.given) == set(given)
+        decoys = 0
+        for item, vectors in view.given.items():
+            rows = {key: row for row, key in enumerate(given[item].keys)}
+            np.testing.assert_allclose(vectors, given[item].vectors[[rows[key] for key in view.keys]], atol=1e-5)
+            decoys += int((np.abs(vectors - view.vectors[item]).max(1) > 1e-3).sum())
+        assert decoys > 50
+
+
+def test_a_few_samples_more_or_less_leave_nearly_all_decoys_what_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(tmp_path, count=1200, steps=15, batch=100)
+    before = views_of(settings, tmp_path / "audit", monkeypatch)
+    fewer = parse_config({**settings.model_dump(), "sources": [{"name": "sensors", "count": 1200, "gone": 3}]})
+    for path in (tmp_path / "audit").glob("judge-*/config.yaml"):  # as if rows of the same table were gone
+        values = yaml.safe_load(path.read_text())
+        path.write_text(MARK + yaml.safe_dump({**values, "sources": fewer.model_dump()["sources"]}))
+    after = views_of(fewer, tmp_path / "audit", monkeypatch)
+    for one, other in zip(before, after, strict=True):
+        assert other.keys == one.keys[:1197]
+        lost = np.isnan(other.trust) & np.isfinite(one.trust[:1197])
+        same = np.isclose(other.given["right"], one.given["right"][:1197], atol=1e-5).all(1)
+        assert 0 < lost.sum() < 10, "decoys that were others then are none now"
+        assert (same | lost).all()
+
+
+def test_an_exchanged_item_that_is_lost_takes_the_decoy_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = config(tmp_path, name="triples", steps=5, batch=100).model_dump()
+    values["encoders"]["third"] = {"name": "dense"}
+    settings = parse_config(values)
+    whole, _ = views_of(settings, tmp_path / "audit", monkeypatch)
+    supplies = open_supplies(settings.sources, CATALOG)
+    roles = choose_decoys(supplies, 0, DecoyConfig(judges=2, judge=0), settings.seed)
+    decoy = next(row for row in np.flatnonzero(roles.decoy & (roles.judge == 1)) if roles.items[row] == "right")
+    taker = int(np.flatnonzero(roles.origin == decoy)[0])
+
+    def forgetful(*given: Any, **options: Any) -> Any:
+        found, unreadable = embed(*given, **options)
+        right = found["right"]
+        place = right.keys.index(f"s{decoy}")
+        right.vectors = np.delete(right.vectors, place, 0)
+        for column in (right.keys, right.groups, right.traits, right.metadata):
+            del column[place]
+        return found, unreadable
+
+    monkeypatch.setattr("multimodal_ssl.audit.embed", forgetful)
+    first, _ = views_of(settings, tmp_path / "audit", monkeypatch)
+    assert f"s{decoy}" not in first.keys, "it has two items, the others three"
+    before = dict(zip(whole.keys, whole.trust.tolist(), strict=True))
+    after = dict(zip(first.keys, first.trust.tolist(), strict=True))
+    assert np.isnan(after.pop(f"s{taker}"))
+    np.testing.assert_array_equal([before[key] for key in after], [*after.values()])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from multimodal_ssl.evidence import DEVIATIONS, ENOUGH, NEAR, RIDGE, Regression, belief, surroundings
@@ -44,13 +43,13 @@ def test_the_regression_is_where_the_gradient_of_the_ridged_likelihood_is_zero()
     terms = np.stack([np.ones(500), *z.T, *products], 1)
     weights = found.weights.detach().numpy()
     np.testing.assert_allclose(found.log_odds(evidence), terms @ weights, atol=1e-9)
-    ridge = RIDGE * weights * (np.arange(10) > 0)
+    ridge = RIDGE * weights * (np.arange(10) > 0) / 500
     gradient = terms.T @ (1 / (1 + np.exp(-terms @ weights)) - labels) / 500 + ridge
     np.testing.assert_allclose(gradient, 0, atol=1e-6)
 
 
 def test_the_regression_takes_evidence_that_separates_or_is_all_the_same() -> None:
-    evidence = np.stack([np.linspace(-1, 1, 400), np.ones(400)], 1)
+    evidence = np.stack([np.linspace(-1, 1, 20_000), np.ones(20_000)], 1)
     odds = Regression(evidence, evidence[:, 0] > 0).log_odds(np.array([[-50.0, 1.0], [50.0, 1.0]]))
     assert np.isfinite(odds).all()
     assert odds[0] < -2 < 2 < odds[1]
@@ -83,7 +82,8 @@ def test_hard_pairs_are_no_mismatches_and_mismatches_keep_uniform_p_values(judge
     evidence, judge, decoy, wrong = hard_pairs(20_000, 0.1, judges)
     kind = np.zeros((judges, 20_000), np.int64)
     by_trust = p_values(evidence[..., 0], judge, decoy)
-    scores = belief(evidence, judge, decoy, source=np.zeros(20_000), kind=kind)
+    scores, alone = belief(evidence, judge, decoy, source=np.zeros(20_000), kind=kind)
+    assert alone == []
     by_all = p_values(scores, judge, decoy)
     quantiles = [0.1, 0.25, 0.5, 0.75, 0.9]
     for some in (wrong & decoy, wrong & ~decoy):
@@ -97,35 +97,55 @@ def test_hard_pairs_are_no_mismatches_and_mismatches_keep_uniform_p_values(judge
 def test_the_evidence_on_a_sample_does_not_weigh_itself() -> None:
     evidence, judge, decoy, _ = hard_pairs(2000, 0.1, 2)
     kind, source = np.zeros((2, 2000), np.int64), np.zeros(2000)
-    before = belief(evidence, judge, decoy, source=source, kind=kind)
+    before, _ = belief(evidence, judge, decoy, source=source, kind=kind)
     changed = evidence.copy()
     shifted = np.flatnonzero(judge == 0)[:300]
     changed[1, shifted, :2] += 2.0
-    after = belief(changed, judge, decoy, source=source, kind=kind)
+    after, _ = belief(changed, judge, decoy, source=source, kind=kind)
     same = (judge == 0) & ~np.isin(np.arange(2000), shifted)
     assert (after[1, same] == before[1, same]).all(), "judge 1 weighs those of judge 0 as judge 0 does its own"
     assert (after[0, judge == 1] != before[0, judge == 1]).all(), "and judge 0 those of judge 1 as judge 1 does"
+    changed = evidence.copy()
+    changed[0, judge == 1, 1] *= -1
+    after, _ = belief(changed, judge, decoy, source=source, kind=kind)
+    assert (after[0, judge == 0] == before[0, judge == 0]).all(), "a judge weighs its own as the other one does"
+    assert (after[1, judge == 0] != before[1, judge == 0]).all()
 
 
 def test_a_source_with_too_few_decoys_of_a_kind_is_judged_by_trust_alone() -> None:
     evidence, judge, decoy, _ = hard_pairs(3000, 0.1, 2)
-    decoy[2000:] &= np.arange(1000) < 4 * ENOUGH  # of the second source, half of a fifth of so many
+    decoy[2000:] &= np.arange(1000) < 4 * ENOUGH  # of the second source, a fifth of half of so many
     source, kind = np.repeat([0, 1], [2000, 1000]), np.zeros((2, 3000), np.int64)
     evidence[1, 5] = np.nan
-    odds = belief(evidence, judge, decoy, source=source, kind=kind)
+    odds, alone = belief(evidence, judge, decoy, source=source, kind=kind)
+    assert alone == [1]
     assert (odds[:, 2000:] == evidence[:, 2000:, 0]).all()
     assert np.isnan(odds[1, 5])
     assert (odds[0, :2000] != evidence[0, :2000, 0]).all()
     kind[:, 1990:2000] = 1
-    assert (belief(evidence, judge, decoy, source=source, kind=kind)[0] == evidence[0, :, 0]).all()
+    odds, alone = belief(evidence, judge, decoy, source=source, kind=kind)
+    assert alone == [0, 1]
+    assert (odds[0] == evidence[0, :, 0]).all()
 
 
 def test_a_source_is_weighed_by_its_own_decoys() -> None:
-    torch.manual_seed(0)
     evidence, judge, decoy, _ = hard_pairs(4000, 0.1, 2)
     evidence[:, 2000:, 1] *= -1  # the second source's rivals mean the contrary
     source, kind = np.repeat([0, 1], 2000), np.zeros((2, 4000), np.int64)
-    both = belief(evidence, judge, decoy, source=source, kind=kind)
+    both, _ = belief(evidence, judge, decoy, source=source, kind=kind)
     for rows in (slice(None, 2000), slice(2000, None)):
-        alone = belief(evidence[:, rows], judge[rows], decoy[rows], source=source[rows], kind=kind[:, rows])
+        alone, _ = belief(evidence[:, rows], judge[rows], decoy[rows], source=source[rows], kind=kind[:, rows])
         np.testing.assert_allclose(both[:, rows], alone, rtol=1e-6)
+
+
+def test_kinds_are_weighed_by_decoys_of_their_own() -> None:
+    evidence, judge, decoy, _ = hard_pairs(6000, 0.1, 2)
+    suspect, exchanged = np.random.default_rng(3).integers(3, size=(2, 6000))
+    kind = np.where(decoy & (judge != np.arange(2)[:, None]), exchanged, suspect)
+    evidence[..., 1] *= kind - 1  # the rival means the contrary, nothing, or what it means
+    source = np.zeros(6000)
+    odds, _ = belief(evidence, judge, decoy, source=source, kind=kind)
+    for one in range(3):
+        only = np.where((kind == one)[..., None], evidence, np.nan)
+        alone, _ = belief(only, judge, decoy, source=source, kind=kind)
+        np.testing.assert_allclose(odds[kind == one], alone[kind == one], rtol=1e-6)

@@ -57,15 +57,15 @@ def print_hits(hits: Sequence[Hit]) -> None:
 
 def print_audit(audit: Audit, *, top: int) -> None:
     """Print the rates of wrong pairs and the worst suspects."""
-    rates = Table(caption="gross: an item might be anybody's")
-    for column in ("items", "samples", "gross (95 %)", "above .5", "wrong of these"):
+    rates = Table(caption="gross: an item might be anybody's; by trust: with what is merely hard")
+    for column in ("items", "samples", "gross (95 %)", "by trust", "above .5", "wrong of these"):
         rates.add_column(column, justify="left" if column == "items" else "right")
     for one in audit.rates:
         above, wrong = one.expected["0.5"]
         rates.add_row(
             ", ".join(one.items), f"{one.samples:,}",
             f"{one.gross.value:.3f} ({one.gross.low:.3f}-{one.gross.high:.3f})",
-            f"{above:,}", f"{wrong:,.0f}",
+            f"{one.by_trust.value:.3f}", f"{above:,}", f"{wrong:,.0f}",
         )  # fmt: skip
     _console().print(rates)
     for one in audit.rates:
