@@ -13,7 +13,7 @@ from noise import OBJECTIVES, ROUNDS, recalls, table
 from multimodal_ssl.report import retrieval_table
 
 ROOT = Path(__file__).parents[1]
-SHOWN = ("info-nce", "acl", "acl-2", "acl-3", "oracle", "oracle-long")  # in README.md
+SHOWN = ("info-nce", "acl", "acl-2", "acl-3", "audited", "oracle", "oracle-long")  # in README.md
 
 
 def describe(runs: list[dict[str, Any]]) -> str:
@@ -97,7 +97,7 @@ def detection(cells: list[dict[str, Any]]) -> str:
         + "|---" * 7
         + "|"
     ]
-    for what in ("acl", "acl-2", "acl-3", "gce", "info-nce", "audit", "oracle"):
+    for what in (*OBJECTIVES, *ROUNDS, "audit", "oracle"):
         for rate in sorted({cell["noise"] for cell in cells if cell["what"] == what}):
             some = [cell for cell in cells if (cell["what"], cell["noise"]) == (what, rate)]
             field = {"audit": "auroc", "oracle": "auroc_of_model"}.get(what, "auroc_of_trust")
