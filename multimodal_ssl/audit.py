@@ -81,7 +81,7 @@ def audit(
         found, lost = embed(binder, supplies, workers=config.train.workers, traits=True)
         unreadable |= dict.fromkeys(lost)
         holders = _holders(found)
-        planted = _planted(holders, roles, index) if decoys else {}
+        planted = _planted(holders, roles, index)
         if decoys:
             planted = _check_samples(judge.run, found, planted)
         trust = Trust.load(judge.run / "trust.parquet", judge.trust) if decoys else Trust(judge.trust)
@@ -162,8 +162,10 @@ def _planted(
     """Return the item, and the row of the one given in its place, of each decoy to a judge: those that are there."""
     planted = {}
     for key, role in roles.items():
-        if role.exchanged and role.judge != judge and role.exchanged in holders.get(role.origin or "", {}):
-            planted[key] = role.exchanged, holders[role.origin or ""][role.exchanged]
+        if role.exchanged and role.origin and role.judge != judge:
+            row = holders.get(role.origin, {}).get(role.exchanged)
+            if row is not None:
+                planted[key] = role.exchanged, row
     return planted
 
 
@@ -180,23 +182,21 @@ def _check_samples(
         for name, each in found.items()
         for key, one in zip(each.keys, each.traits, strict=True)
     }
-    given = {key: found[name].traits[row].digest for key, (name, row) in planted.items()}
-    if not path.exists():
-        columns = {
-            "item": [*digests, *(f"decoy {key}" for key in given)],
-            "digest": [*digests.values(), *given.values()],
-        }
+    given = {f"decoy {key}": found[name].traits[row].digest for key, (name, row) in planted.items()}
+    if path.exists():
+        table = pq.ParquetFile(path).read()
+        before = dict(zip(table["item"].to_pylist(), table["digest"].to_pylist(), strict=True))
+    else:
+        before = digests | given
         with replacing(path) as temporary:
-            pq.write_table(pa.table(columns), temporary)
-    table = pq.ParquetFile(path).read()
-    before = dict(zip(table["item"].to_pylist(), table["digest"].to_pylist(), strict=True))
+            pq.write_table(pa.table({"item": [*before], "digest": [*before.values()]}), temporary)
     changed = [name for name, one in digests.items() if before.get(name, one) != one]
     if changed:
         raise InputError(
             f"{len(changed):,} items have changed since {run} was trained on them ({', '.join(changed[:3])}): "
             f"audit them into another folder with --out OTHER, or delete {run.parent}"
         )
-    return {key: one for key, one in planted.items() if before.get(f"decoy {key}") == given[key]}
+    return {key: one for key, one in planted.items() if before.get(f"decoy {key}") == given[f"decoy {key}"]}
 
 
 def _by_items(

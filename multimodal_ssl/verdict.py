@@ -166,7 +166,7 @@ def judge_kind(
     supply, judge = (np.array([one[field] for one in role]) for field in range(2))
     decoy = np.array([one.exchanged is not None for one in role])
     looks = _look(items, views, judge, strangers, seed)
-    alone: list[int] = []
+    everything, alone = np.arange(len(keys)), list[int]()
     if len(views) > 1:
         places = {name: place if len(items) > 2 else 0 for place, name in enumerate(items)}
         suspect = np.array([places[one or items[-1]] for one in looks.odd])
@@ -187,23 +187,23 @@ def judge_kind(
                 scores[:, rows], judge[rows], decoy[rows], source=supply[rows],
                 suspect=suspect[rows], exchanged=exchanged[rows], drawn=drawn[rows],
             )  # fmt: skip
+
+        trusted = ranked(everything, evidence[..., 0])
     else:
         rest, last = first.rest(items[-1]), first.vectors[items[-1]]
-        ranks = rank_p_values(rest, last, groups, strangers=strangers, seed=seed)
+        trusted = rank_p_values(rest, last, groups, strangers=strangers, seed=seed)
 
-        def ranked(rows: NDArray[np.int64], scores: Floats = ranks) -> Floats:
+        def ranked(rows: NDArray[np.int64], scores: Floats = trusted) -> Floats:
             return scores[rows]
 
-    everything = np.arange(len(keys))
     p_values = ranked(everything)
     known = np.isfinite(p_values)
     gross = by_trust = Rate(1.0, 0.0, 1.0)  # nothing is known
     if known.any():
         decoys = int(decoy[np.isin(supply, supply[known])].sum())
-        gross = by_trust = wrong_rate(p_values[known], groups[known], decoys=decoys or None, seed=seed)
-        if len(views) > 1:
-            trusted = ranked(everything, evidence[..., 0])[known]
-            by_trust = wrong_rate(trusted, groups[known], decoys=decoys or None, seed=seed)
+        gross, by_trust = (
+            wrong_rate(one[known], groups[known], decoys=decoys or None, seed=seed) for one in (p_values, trusted)
+        )
     probability = np.full(len(keys), np.nan)
     probability[known] = local_false_discovery_rate(p_values[known], gross.value)
     why = _reasons(first, looks, probability, seed)
@@ -215,7 +215,7 @@ def judge_kind(
     rates = Rates(
         items, int(known.sum()), gross, by_trust,
         {str(cut): _above(probability, cut) for cut in CUTS},
-        _by_part(first, ranked, supply, decoy, seed, by_source=by_source),
+        _by_part(first, p_values, ranked, supply, decoy, seed, by_source=by_source),
         reasons.count(why), _notes(known, gross, supply, judge, decoy, alone),
     )  # fmt: skip
     types = {"p_value": pa.float64(), "p_mismatch": pa.float64(), "reasons": pa.list_(pa.string())}
@@ -302,6 +302,7 @@ def _of_known(p_values: Floats, groups: NDArray[np.int64], seed: int) -> Floats:
 
 def _by_part(
     view: View,
+    everywhere: Floats,
     ranked: Callable[[NDArray[np.int64]], Floats],
     supply: NDArray[np.int64],
     decoy: NDArray[np.bool_],
@@ -311,9 +312,9 @@ def _by_part(
 ) -> list[PartRate]:
     """Return the rates of the commonest values of each column of the metadata, and of each source if it is told.
 
-    The samples of each are ranked among the decoys of its own if these are enough: it may be harder than the rest.
+    The samples of each are ranked among the decoys of its own if these are enough, since it may be harder than the
+    rest; if not they have the p-values that they have everywhere.
     """
-    everywhere = ranked(np.arange(len(view.keys)))
     names = dict.fromkeys(name for one in view.metadata for name in one)
     columns: dict[str, list[str | float | None]] = {name: [one.get(name) for one in view.metadata] for name in names}
     if by_source:
