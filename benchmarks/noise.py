@@ -34,7 +34,7 @@ from multimodal_ssl.data import hash64
 from multimodal_ssl.embed import embed
 from multimodal_ssl.metrics import auroc
 from multimodal_ssl.pipeline import open_supplies
-from multimodal_ssl.report import timed
+from multimodal_ssl.report import device_name, timed
 from multimodal_ssl.trust import Trust
 
 HERE = Path(__file__).parent
@@ -70,7 +70,8 @@ def measure(values: dict[str, Any], what: str, noise: float, seed: int, folder: 
             binder = fit(config)
             found = score(config, binder, noisy=noise > 0, what=what)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
-    return {"what": what, "noise": noise, "seed": seed, **found, "seconds": round(seconds["all"], 1), "commit": commit}
+    measured = {"seconds": round(seconds["all"], 1), "commit": commit, "device": device_name()}
+    return {"what": what, "noise": noise, "seed": seed, **found, **measured}
 
 
 def score(config: Config, binder: Binder, *, noisy: bool, what: str) -> dict[str, Any]:

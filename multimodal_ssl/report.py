@@ -54,6 +54,11 @@ def peak_memory() -> float | None:
     return unit * sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
+def device_name() -> str:
+    """Return what this machine computes on."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {platform.machine()}"
+
+
 def figures(config: Config, fingerprint: str, directions: Sequence[Direction]) -> dict[str, Any]:
     """Return figures as plain values, with what they were measured with."""
     provenance = {
@@ -61,7 +66,7 @@ def figures(config: Config, fingerprint: str, directions: Sequence[Direction]) -
         "config": yaml.safe_load(dump_config(config)),
         "version": version("multimodal-ssl"),
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {platform.machine()}",
+        "device": device_name(),
         "threads": torch.get_num_threads(),
     }
     return {"provenance": provenance, "retrieval": [asdict(one) for one in directions]}
