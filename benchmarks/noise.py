@@ -163,7 +163,9 @@ def main() -> None:
     parser.add_argument("--what", nargs="+", default=ALL, choices=ALL)
     parser.add_argument("--noise", type=float, nargs="+", default=[0, 0.2, 0.4, 0.6, 0.8])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--quick", action="store_true", help="0 and 40 %%, InfoNCE, ACL and the oracle, one seed")
+    parser.add_argument(
+        "--quick", action="store_true", help="0 and 40 %%, InfoNCE, ACL, the oracle, 1 seed, half the epochs"
+    )
     parser.add_argument("--cost", action="store_true", help="the time of a step, acl against InfoNCE")
     parser.add_argument("--out", type=Path, help="JSON file; default: results/noise/NAME.json")
     arguments = parser.parse_intermixed_args()
@@ -177,6 +179,7 @@ def main() -> None:
     out = arguments.out or HERE / "results" / "noise" / f"{arguments.name}{'-quick' if arguments.quick else ''}.json"
     if arguments.quick:
         arguments.what, arguments.noise, arguments.seeds = ["info-nce", "acl", "oracle"], [0, 0.4], [0]
+        values["train"]["epochs"] //= 2
     with tempfile.TemporaryDirectory() as folder:
         if arguments.cost:
             keep(out, cost(values, Path(folder)))
