@@ -64,7 +64,8 @@ class Batch:
         inputs: name -> what its encoder takes; empty if no sample could be read.
         unreadable: key and reason of the samples that could not be read.
         previews: name -> what a person sees of each sample; only if asked for.
-        traits: name -> what is told of each item, and metadata of the samples; only if asked for.
+        traits: name -> what is told of each item; only if asked for.
+        metadata: of the samples.
     """
 
     supply: int
@@ -215,7 +216,7 @@ class Feed(Dataset[Batch]):
                 previews[name].append(preview)
             for name, trait in known.items():
                 traits[name].append(trait)
-            batch.metadata += [sample.metadata] * self.traits
+            batch.metadata.append(sample.metadata)
         if batch.keys:
             batch.inputs = {name: self.encoders[name].collate(items) for name, items in prepared.items()}
         batch.weight = torch.tensor(weights, dtype=torch.float32)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,8 +26,8 @@ class Embedded:
     Attributes:
         vectors: unit vectors [N, D].
         keys, groups: [N].
-        previews: [N]; empty if not asked for.
-        traits, metadata: [N]; empty if not asked for.
+        previews, traits: [N]; empty if not asked for.
+        metadata: [N]; may be empty.
     """
 
     vectors: NDArray[np.float32]
@@ -50,42 +51,82 @@ def embed(
 
     With several supplies a key begins with the position of its own, e.g. "1/cat.png".
     """
+    parts: dict[str, list[Embedded]] = {name: [] for supply in supplies for name in supply.names}
+    unreadable: list[tuple[str, str]] = []
+    for made, lost in embedded(binder, supplies, batch=batch, workers=workers, previews=previews, traits=traits):
+        unreadable += lost
+        for name, items in made.items():
+            parts[name].append(items)
+    found = {name: joined(some) for name, some in parts.items() if some}
+    for name in parts:
+        if not found.get(name) or not found[name].keys:
+            raise InputError(f"no {name} could be read ({_first(unreadable) or 'the sources hold none'})")
+    return found, unreadable
+
+
+def embedded(
+    binder: Binder,
+    supplies: Sequence[Supply],
+    *,
+    start: int = 0,
+    batch: int = 256,
+    workers: int = 0,
+    previews: bool = False,
+    traits: bool = False,
+) -> Iterator[tuple[dict[str, Embedded], list[tuple[str, str]]]]:
+    """Yield for each batch from the `start`-th on what `embed` returns of all; the last one holds no items.
+
+    Equal supplies give equal batches, so that what was stopped can go on.
+    """
     encoders = {name: binder.encoder(name) for supply in supplies for name in supply.names}
     feed = Feed(supplies, encoders, binder.modalities, previews=previews, traits=traits)
     device = next(binder.parameters()).device
-    found = {name: Embedded(np.empty((0, binder.dim), np.float32)) for name in encoders}
-    vectors: dict[str, list[NDArray[np.float32]]] = {name: [] for name in encoders}
-    unreadable: list[tuple[str, str]] = []
     lengths = [len(supply.source) if isinstance(supply.source, MapSource) else None for supply in supplies]
     total = None if None in lengths else sum(length for length in lengths if length is not None)
     console = Console(stderr=True)
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    every: list[tuple[str, str]] = []
+    tickets = itertools.islice(ordered_tickets(supplies, batch=batch), start, None)
     with torch.inference_mode(), evaluating(binder), bar:
-        task = bar.add_task("embedding", total=total)
-        for one in batches(feed, ordered_tickets(supplies, batch=batch), workers=workers):
-            unreadable += one.unreadable
+        task = bar.add_task("embedding", total=total, completed=start * batch)
+        for one in batches(feed, tickets, workers=workers):
+            unreadable = list(one.unreadable)
             views = binder({name: to_device(inputs, device) for name, inputs in one.inputs.items()})
+            found = {}
             for name, view in views.items():
                 made = view.cpu().numpy()
                 is_unit = np.abs(np.linalg.norm(made, axis=1) - 1) < 1e-3  # not so of NaN
                 good = np.flatnonzero(is_unit)
                 unreadable += [(one.keys[i], f"its {name} has no finite vector") for i in np.flatnonzero(~is_unit)]
-                vectors[name].append(made[good])
-                found[name].keys += [one.keys[i] for i in good]
-                found[name].groups += [one.groups[i] for i in good]
-                found[name].previews += [one.previews[name][i] for i in good if previews]
-                found[name].traits += [one.traits[name][i] for i in good if traits]
-                found[name].metadata += [one.metadata[i] for i in good if traits]
+                found[name] = Embedded(
+                    made[good],
+                    [one.keys[i] for i in good],
+                    [one.groups[i] for i in good],
+                    [one.previews[name][i] for i in good if previews],
+                    [one.traits[name][i] for i in good if traits],
+                    [one.metadata[i] for i in good],
+                )
+            every += unreadable
+            yield found, unreadable
             bar.advance(task, len(one.keys) + len(one.unreadable))
-    for position, supply in enumerate(supplies):
-        unreadable += [(full_key(supplies, position, key), reason) for key, reason in supply.source.skipped]
-    for name, parts in vectors.items():
-        if not sum(map(len, parts)):
-            raise InputError(f"no {name} could be read ({_first(unreadable) or 'the sources hold none'})")
-        found[name].vectors = np.concatenate(parts)
-    if unreadable:
-        console.print(f"warning: {len(unreadable):,} could not be read, e.g. {_first(unreadable)}", markup=False)
-    return found, unreadable
+    skipped = [
+        (full_key(supplies, position, key), reason)
+        for position, supply in enumerate(supplies)
+        for key, reason in supply.source.skipped
+    ]
+    if every or skipped:
+        some = _first(every + skipped)
+        console.print(f"warning: {len(every + skipped):,} could not be read, e.g. {some}", markup=False)
+    yield {}, skipped
+
+
+def joined(parts: Sequence[Embedded]) -> Embedded:
+    """Return several Embedded, one at least, as one."""
+    lists = (
+        [one for part in parts for one in getattr(part, name)]
+        for name in ("keys", "groups", "previews", "traits", "metadata")
+    )
+    return Embedded(np.concatenate([part.vectors for part in parts]), *lists)
 
 
 def _first(unreadable: Sequence[tuple[str, str]]) -> str:

@@ -1,88 +1,89 @@
-"""The Index: vectors of every modality in FAISS, the items they stand for, and the Binder that made them."""
+"""The Index: vectors of every modality, the items they stand for, and the Binder that made them, in a folder.
+
+Items are added, replaced and deleted by key while others search; each search sees one committed state.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import shutil
+import threading
 import uuid
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from multimodal_ssl import ann
+from multimodal_ssl.database import Item, Part, Places
 from multimodal_ssl.embed import Embedded
 from multimodal_ssl.errors import InputError, nearest
-from multimodal_ssl.files import replacing, sync_folder, write_text
-from multimodal_ssl.types import Preview
+from multimodal_ssl.files import sync_folder
+from multimodal_ssl.store import DATABASE, Store, check_vectors
 
-FORMAT = 2
-MANIFEST = "manifest.json"
-Kind = Literal["flat", "hnsw"]
-HNSW_LINKS = 32
-HNSW_BUILD, HNSW_SEARCH = 200, 128  # efConstruction and efSearch: recall@10 about .99 at 100,000 x 128
-
-_ITEMS = pa.schema(
-    [
-        ("key", pa.large_string()),
-        ("group", pa.large_string()),
-        ("text", pa.large_string()),
-        ("png", pa.large_binary()),
-        ("wav", pa.large_binary()),
-        ("path", pa.large_string()),
-        ("caption", pa.large_string()),
-        ("vector", pa.int64()),  # its position in FAISS
-    ]
-)
+SELECTIVE = 0.02  # share of the vectors, below which comparing all of them beats any structure
 
 
 class Hit(NamedTuple):
     """One answer: cosine similarity in [-1, 1] and the item."""
 
     score: float
-    key: str
-    group: str
-    modality: str
-    preview: Preview
+    item: Item
 
 
 @final
 class Index:
-    """One FAISS index and one table of items a modality. It answers only to the Binder that made its vectors.
+    """An index in a folder, see `create`. It answers only to the Binder that made its vectors.
 
-    Equal vectors, as of one text for many pictures, are held once: HNSW loses items among many at one point.
-
-    Args:
-        fingerprint: of that Binder.
-        dim: D.
-        kind: ``flat`` is exact; ``hnsw`` is faster from about 50,000 items on.
+    Attributes:
+        store: the folder.
     """
 
-    def __init__(self, fingerprint: str, dim: int, *, kind: Kind = "flat") -> None:
-        self.fingerprint, self.dim, self.kind = fingerprint, dim, kind
-        self._parts: dict[str, _Part] = {}
+    def __init__(self, folder: Path | str) -> None:
+        self.store = Store(folder)
+        self._lock = threading.Lock()
+        self._views: Mapping[str, _View] = {}
+        self._version = -1
+        self._refresh()
+
+    @classmethod
+    def create(cls, folder: Path | str, fingerprint: str, dim: int, **facts: Any) -> Index:
+        """Make an empty index in a folder that is new or empty.
+
+        Args:
+            fingerprint: of the Binder.
+            dim: D.
+            facts: what else is to be known of it, as plain values.
+        """
+        Store.create(folder, {**facts, "fingerprint": fingerprint, "dim": dim}).close()
+        return cls(folder)
+
+    def close(self) -> None:
+        """Give the files back."""
+        self.store.close()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the Binder that made the vectors."""
+        return str(self.store.facts["fingerprint"])
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.store.dim
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of items by modality."""
-        return {name: part.items.num_rows for name, part in self._parts.items()}
-
-    def add(self, modality: str, items: Embedded) -> None:
-        """Add the items of one modality; raise InputError if keys repeat or vectors are no unit vectors [N, D]."""
-        vectors = self._checked(items.vectors)
-        if not len(vectors) == len(items.keys) == len(items.groups) == len(items.previews or items.keys):
-            raise InputError(
-                f"{len(vectors)} vectors, {len(items.keys)} keys, {len(items.groups)} groups and {len(items.previews)} "
-                "previews are not the same number"
-            )
-        if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
-            raise InputError("vectors must be of length 1: inner product is the cosine only then")
-        part = self._parts.get(modality) or _Part(_new_faiss(self.dim, self.kind), _ITEMS.empty_table())
-        part.add(modality, vectors, items)
-        self._parts[modality] = part
+        return {name: view.part.items for name, view in self._refresh().items() if view.part.items}
 
     def check(self, fingerprint: str) -> None:
         """Raise InputError if another Binder made this index."""
@@ -92,188 +93,209 @@ class Index:
                 "search it with the run that made it, or build it again with `mmssl index`"
             )
 
-    def nearest(
-        self, modality: str, queries: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return cosines and positions [N, K] of the nearest items of a modality, K being min(k, number of items).
+    def mean(self, modality: str) -> NDArray[np.float32]:
+        """Return the mean vector [D] of a modality's items."""
+        part = self._view(modality).part
+        return (np.array(part.total) / max(1, part.items)).astype(np.float32)
 
-        An approximate index may find fewer: the positions are then -1 and the cosines -inf.
+    def add(self, modality: str, items: Embedded, *, update: bool = False) -> None:
+        """Add items, all or none; with `update` they may take the place of items with their keys."""
+        self.store.add(modality, items, update=update)
+
+    def delete(self, modality: str, keys: Sequence[str]) -> None:
+        """Delete items by key, all or none."""
+        self.store.delete(modality, keys)
+
+    def compact(self) -> None:
+        """Give back the room of what was deleted, and build the structures anew."""
+        structures = {name: part.structure for name, part in self.store.parts().items() if part.structure}
+        self.store.compact()
+        for name, facts in structures.items():
+            self.optimise(name, kind=facts["kind"], recall=facts["measured"]["wanted"])
+
+    def optimise(
+        self, modality: str, *, kind: ann.Kind | None = None, recall: float = 0.95, memory: float | None = None
+    ) -> ann.Measured:
+        """Build the structure that searches a modality fastest, see `ann.build`, and return what was measured of it."""
+        view = self._view(modality)
+        others = {
+            f"of {name}": np.ascontiguousarray(other.sample(ann.QUERIES))
+            for name, other in self._refresh().items()
+            if name != modality and other.part.items
+        }
+        structure, measured = ann.build(view.vectors, kind=kind, recall=recall, memory=memory, queries=others)
+        if structure is None:
+            self.store.drop_structure(modality)
+        else:
+            facts = {"kind": structure.kind, "effort": structure.effort, "widen": structure.widen}
+            self.store.keep_structure(
+                modality, view.part, structure.to_bytes(), {**facts, "measured": asdict(measured)}
+            )
+        return measured
+
+    def nearest(
+        self, modality: str, queries: NDArray[np.float32], k: int, *, among: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return cosines and ids [Q, K] of the nearest items of a modality, K being min(k, number of items).
+
+        Where fewer were found the ids are -1 and the cosines -inf.
+
+        Args:
+            queries: unit vectors [Q, D].
+            among: ids of the only items that count.
         """
-        if modality not in self._parts:
-            raise InputError(f"this index holds no {modality!r}: {nearest(modality, self._parts)}")
         if k < 1:
             raise InputError(f"k is {k}; ask for one answer at least")
-        return self._parts[modality].nearest(self._checked(queries), k)
+        return self._view(modality).nearest(check_vectors(queries, self.dim), k, among)
 
-    def items(self, modality: str, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Hit]:
-        """Return the items at positions [K] with their scores [K]; positions of -1 are left out."""
-        found = rows >= 0
-        table = (
-            self._parts[modality].items.take(pa.array(rows[found].tolist(), pa.int64())).to_pylist()
-        )  # of an array it would import pandas
-        return [
-            Hit(
-                float(score), one["key"], one["group"], modality,
-                Preview(one["text"], one["png"], one["wav"], one["path"], one["caption"]),
-            )
-            for score, one in zip(scores[found], table, strict=True)
-        ]  # fmt: skip
+    def hits(self, ids: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Hit]:
+        """Return the items with these ids [K] and their scores [K]; what was deleted meanwhile is left out."""
+        items = self.store.items(ids[ids >= 0].tolist())
+        return [Hit(float(score), items[id]) for id, score in zip(ids.tolist(), scores, strict=True) if id in items]
 
-    def save(self, folder: Path | str) -> None:
-        """Write the index to a folder; whatever happens on the way, it holds the old one or the new one.
+    def describe(self) -> dict[str, Any]:
+        """Return what the index is and holds, as plain values."""
+        parts = {
+            name: {"items": part.items, "vectors": part.rows, "structure": part.structure or {"kind": "flat"}}
+            for name, part in self.store.parts().items()
+        }
+        return {**self.store.facts, "version": self.store.version(), "modalities": parts}
 
-        The manifest names the files of the index and is replaced last.
-        """
-        import faiss
+    def _view(self, modality: str) -> _View:
+        views = self._refresh()
+        if modality not in views or not views[modality].part.items:
+            raise InputError(f"this index holds no {modality!r}: {nearest(modality, self.counts)}")
+        return views[modality]
 
-        folder = Path(folder)
-        check_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        edition = uuid.uuid4().hex[:8]
-        for name, part in self._parts.items():
-            with replacing(folder / f"{name}-{edition}.faiss") as temporary:
-                faiss.write_index(part.vectors, str(temporary))
-            with (
-                replacing(folder / f"{name}-{edition}.arrow") as temporary,
-                pa.ipc.new_file(str(temporary), _ITEMS) as writer,
-            ):
-                writer.write_table(part.items)
-        manifest = {
-            "format": FORMAT, "fingerprint": self.fingerprint, "dim": self.dim, "kind": self.kind,
-            "items": self.counts, "edition": edition,
-        }  # fmt: skip
-        write_text(folder / MANIFEST, json.dumps(manifest, indent=2))
-        for old in (*folder.glob("*.faiss"), *folder.glob("*.arrow"), *folder.glob(".*.tmp")):
-            if not old.stem.endswith(edition):
-                old.unlink(missing_ok=True)
-        sync_folder(folder)
-
-    @classmethod
-    def load(cls, folder: Path | str) -> Index:
-        """Open a saved index; items are read when asked for. Raises InputError if there is none or it is damaged."""
-        import faiss
-
-        folder = Path(folder)
-        manifest = _read_manifest(folder)
-        index = cls(manifest["fingerprint"], manifest["dim"], kind=manifest["kind"])
-        for name, count in manifest["items"].items():
-            path = folder / f"{name}-{manifest['edition']}"
-            try:
-                vectors = faiss.read_index(f"{path}.faiss")
-                items = pa.ipc.open_file(pa.memory_map(f"{path}.arrow")).read_all()
-            except (RuntimeError, OSError, pa.ArrowException) as error:
-                raise InputError(f"the index {folder} is damaged ({name}: {error}): build it again") from error
-            if items.schema != _ITEMS or count != items.num_rows or vectors.d != index.dim:
-                raise InputError(f"the index {folder} is damaged ({name}: not what the manifest says): build it again")
-            index._parts[name] = _Part(vectors, items)
-            if vectors.ntotal != index._parts[name].num_vectors:
-                raise InputError(f"the index {folder} is damaged ({name}: vectors are missing): build it again")
-        return index
-
-    def _checked(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        vectors = np.ascontiguousarray(vectors, np.float32)
-        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
-            raise InputError(f"this index holds vectors [N, {self.dim}], not {list(vectors.shape)}")
-        if not np.isfinite(vectors).all():
-            raise InputError("some of the vectors are not finite")
-        return vectors
+    def _refresh(self) -> Mapping[str, _View]:
+        """Return the last committed state."""
+        if self.store.version() == self._version:
+            return self._views
+        with self._lock, self.store.reading():
+            version, parts = self.store.version(), self.store.parts()
+            gone = self.store.deleted_since(self._version)
+            self._views = {
+                name: _view(self.store, name, part, self._views.get(name), gone) for name, part in parts.items()
+            }
+            self._version = version
+            return self._views
 
 
-class _Part:
-    """The items of one modality, several of which may have one vector."""
+@final
+class _View:
+    """One modality at one moment."""
 
-    def __init__(self, vectors: Any, items: pa.Table) -> None:
-        self.vectors, self.items = vectors, items  # faiss.Index
-        self._keys: set[str] | None = None
-        self._known: dict[bytes, int] | None = None
-        self._group()
+    def __init__(
+        self, part: Part, vectors: NDArray[np.float32], places: Places, structure: ann.Structure | None
+    ) -> None:
+        self.part, self.vectors, self.places, self.structure = part, vectors, places, structure
+        self.order = np.argsort(places.rows, kind="stable")  # so that the items of one vector stand together
+        self.starts = np.searchsorted(places.rows[self.order], np.arange(len(vectors) + 1))
+        self.is_plain = len(places.ids) == len(vectors) and bool((np.diff(self.starts) == 1).all())
 
-    def _group(self) -> None:
-        """Sort the items by their vector, so that those of one vector stand together."""
-        chunks = [np.from_dlpack(chunk) for chunk in self.items["vector"].chunks]  # to_numpy would import pandas
-        owner = np.concatenate([np.empty(0, np.int64), *chunks])
-        self.order = np.argsort(owner, kind="stable")
-        self.num_vectors = int(owner.max(initial=-1)) + 1
-        self.starts = np.searchsorted(owner[self.order], np.arange(self.num_vectors + 1))
+    def sample(self, count: int) -> NDArray[np.float32]:
+        """Return some vectors [N, D] of items, N <= count."""
+        rows = np.unique(self.places.rows)
+        return self.vectors[np.sort(np.random.default_rng(0).permutation(rows)[:count])]
 
-    def add(self, modality: str, vectors: NDArray[np.float32], items: Embedded) -> None:
-        if self._keys is None:
-            self._keys = set(self.items["key"].to_pylist())
-        repeated = [key for key, n in Counter(items.keys).items() if n > 1 or key in self._keys]
-        if repeated:
-            raise InputError(f"{len(repeated)} keys of {modality} repeat: {', '.join(repeated[:5])}")
-        if self._known is None:
-            stored = self.vectors.reconstruct_n(0, self.vectors.ntotal)
-            self._known = {name: place for place, name in enumerate(_names(stored))}
-        before = len(self._known)
-        owner = [self._known.setdefault(name, len(self._known)) for name in _names(vectors)]
-        _, first = np.unique(owner, return_index=True)
-        self.vectors.add(vectors[[i for i in first if owner[i] >= before]])
-        seen = items.previews or [Preview()] * len(items.keys)
-        columns = [
-            items.keys, items.groups, *([getattr(one, name) for one in seen] for name in _ITEMS.names[2:7]), owner,
-        ]  # fmt: skip
-        table = pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, _ITEMS, strict=True)], schema=_ITEMS)
-        self.items = pa.concat_tables([self.items, table])
-        self._keys.update(items.keys)
-        self._group()
+    def nearest(
+        self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return cosines and ids [Q, K] of items; the nearest K vectors hold the nearest K items."""
+        if among is None and self.is_plain:
+            scores, rows = self._rows(queries, k, None)
+            return scores, np.where(rows >= 0, self.places.ids[self.order[rows]], -1)
+        counts = np.ones(len(self.places.ids), bool) if among is None else np.isin(self.places.ids, among)
+        members = self.order[counts[self.order]]
+        owners = self.places.rows[members]
+        allowed = np.zeros(len(self.vectors), bool)
+        allowed[owners] = True
+        scores, rows = self._rows(queries, k, allowed)
+        starts = np.searchsorted(owners, np.arange(len(self.vectors) + 1))
+        return _expanded(scores, rows, self.places.ids[members], starts, min(k, len(members)))
 
-    def nearest(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return cosines and positions [N, K] of items; the nearest k vectors hold the nearest k items."""
-        k = min(k, len(self.order))
-        if not k:
-            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        scores, found = self.vectors.search(queries, min(k, self.num_vectors))
-        if self.num_vectors == len(self.order):
-            return scores, np.where(found >= 0, self.order[found], -1)
-        rows = np.full((len(queries), k), -1, np.int64)
-        cosines = np.full((len(queries), k), -np.inf, np.float32)
-        sizes = np.diff(self.starts)
-        for query, (near, score) in enumerate(zip(found, scores, strict=True)):
-            near, score = near[near >= 0], score[near >= 0]
-            last = int(np.searchsorted(np.cumsum(sizes[near]), k)) + 1  # as many vectors as hold k items
-            members = [self.order[self.starts[one] : self.starts[one + 1]] for one in near[:last]]
-            joined = np.concatenate([np.empty(0, np.int64), *members])[:k]
-            rows[query, : len(joined)] = joined
-            cosines[query, : len(joined)] = np.repeat(score[:last], sizes[near[:last]])[:k]
-        return cosines, rows
+    def _rows(
+        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return cosines and rows [Q, K] of vectors."""
+        number = len(self.vectors) if allowed is None else int(allowed.sum())
+        if self.structure is None or number < SELECTIVE * len(self.vectors):
+            if number == len(self.vectors):
+                return ann.exact(self.vectors, queries, k)
+            assert allowed is not None
+            return ann.exact_allowed(self.vectors, queries, k, allowed)
+        covered = len(self.structure.order)
+        near = self.structure.candidates(queries, k, None if allowed is None else allowed[:covered])
+        scores, rows = ann.rescored(self.vectors, queries, near, k)
+        if covered < len(self.vectors):
+            tail = np.ones(len(self.vectors) - covered, bool) if allowed is None else allowed[covered:]
+            more, places = ann.exact_allowed(self.vectors[covered:], queries, k, tail)
+            scores, rows = ann.best_of([scores, more], [rows, places + covered], k)
+        return scores[:, :number], rows[:, :number]
 
 
 def check_folder(folder: Path) -> None:
-    """Raise InputError unless an index may be written to the folder: a new one, an empty one, or that of an index."""
-    if not folder.exists() or (folder / MANIFEST).exists():
+    """Raise InputError unless an index may stand in the folder: it is not there, or empty, or holds one."""
+    if not folder.exists() or (folder / DATABASE).exists() or (folder / "manifest.json").exists():
         return
-    if not folder.is_dir() or any(path.suffix not in (".faiss", ".arrow", ".tmp") for path in folder.iterdir()):
+    if not folder.is_dir() or any(folder.iterdir()):
         raise InputError(f"{folder} exists and is no index: it is left as it is; give another folder")
 
 
-def _names(vectors: NDArray[np.float32]) -> list[bytes]:
-    """Return a 64-bit hash of each vector [N, D]."""
-    return [hashlib.blake2b(row, digest_size=8).digest() for row in np.ascontiguousarray(vectors)]
+def replace_index(new: Path, folder: Path) -> Index:
+    """Move an index to a folder, in the place of one that may be there, and open it."""
+    check_folder(folder)
+    old = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.old")
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    sync_folder(folder.parent)
+    if old.exists():
+        shutil.rmtree(old)
+    return Index(folder)
 
 
-def _new_faiss(dim: int, kind: Kind) -> Any:
-    import faiss
+def _view(store: Store, modality: str, part: Part, before: _View | None, gone: NDArray[np.int64]) -> _View:
+    """Return a modality as it is committed, reading only what is new since `before`."""
+    if before and before.part == part:
+        return before
+    if before and before.part.file == part.file:
+        stays = ~np.isin(before.places.ids, gone)
+        news = store.places(modality, after=int(before.places.ids.max(initial=0)))
+        places = Places(*(np.concatenate([old[stays], new]) for old, new in zip(before.places, news, strict=True)))
+        store.check_vectors(modality, part, since=before.part.rows)
+    else:
+        before, places = None, store.places(modality)
+        store.check_vectors(modality, part)
+    store.check_places(part, places)
+    is_same = before is not None and before.part.structure == part.structure
+    structure = before.structure if before and is_same else _structure(store, part)
+    return _View(part, store.vectors(part), places, structure)
 
-    if kind == "flat":
-        return faiss.IndexFlatIP(dim)
-    index = faiss.IndexHNSWFlat(dim, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction, index.hnsw.efSearch = HNSW_BUILD, HNSW_SEARCH
-    return index
+
+def _structure(store: Store, part: Part) -> ann.Structure | None:
+    if part.structure is None:
+        return None
+    facts = part.structure
+    return ann.Structure.from_bytes(
+        store.structure(part), kind=facts["kind"], count=facts["rows"], effort=facts["effort"], widen=facts["widen"]
+    )
 
 
-def _read_manifest(folder: Path) -> Mapping[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{folder} holds no index; make one with `mmssl index RUN`") from error
-    except (ValueError, OSError) as error:
-        raise InputError(f"{folder / MANIFEST} is damaged: {error}") from error
-    if not isinstance(manifest, dict) or not {"format", "fingerprint", "dim", "kind", "items"} <= manifest.keys():
-        raise InputError(f"{folder / MANIFEST} is damaged: build the index again with `mmssl index RUN`")
-    if manifest["format"] != FORMAT:
-        raise InputError(
-            f"{folder} is an index of format {manifest['format']}, this version reads {FORMAT}: build it again with "
-            "`mmssl index RUN`"
-        )
-    return manifest
+def _expanded(
+    scores: NDArray[np.float32], rows: NDArray[np.int64], ids: NDArray[np.int64], starts: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return cosines and ids [Q, K] of the items of vectors [Q, R], of row r ids[starts[r] : starts[r + 1]]."""
+    sizes = np.where(rows >= 0, (starts[1:] - starts[:-1])[rows], 0)
+    ends = np.cumsum(sizes, axis=1)
+    place = np.arange(k)
+    found = np.full((len(rows), k), -1, np.int64)
+    cosines = np.full((len(rows), k), -np.inf, np.float32)
+    for query in range(len(rows)):
+        which = np.searchsorted(ends[query], place, side="right")
+        there = which < rows.shape[1]
+        which = which[there]
+        offset = place[there] - (ends[query][which] - sizes[query][which])
+        found[query, there] = ids[starts[rows[query][which]] + offset]
+        cosines[query, there] = scores[query][which]
+    return cosines, found

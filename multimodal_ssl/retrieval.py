@@ -25,8 +25,8 @@ def search(
     if isinstance(queries, str | bytes | Path):
         raise InputError(f"queries are a list, not one: give [{queries!r:.60}]")
     index.check(binder.fingerprint())
-    scores, rows = index.nearest(among, binder.encode(by, queries), k)
-    return [index.items(among, row, score) for row, score in zip(rows, scores, strict=True)]
+    scores, ids = index.nearest(among, binder.encode(by, queries), k)
+    return [index.hits(some, score) for some, score in zip(ids, scores, strict=True)]
 
 
 def contact_sheet(path: Path, rows: Sequence[tuple[Preview | str, Sequence[Hit]]]) -> None:
@@ -41,7 +41,7 @@ def contact_sheet(path: Path, rows: Sequence[tuple[Preview | str, Sequence[Hit]]
         _tile(sheet, MARGIN, top, Preview(text=query) if isinstance(query, str) else query, "")
         for column, hit in enumerate(hits, 1):
             left = MARGIN + column * (TILE + MARGIN)
-            _tile(sheet, left, top, hit.preview, f"{hit.score:.2f}\n{hit.key}")
+            _tile(sheet, left, top, hit.item.preview, f"{hit.score:.2f}\n{hit.item.key}")
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, "PNG")
 

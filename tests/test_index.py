@@ -1,92 +1,191 @@
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from multimodal_ssl import Index, InputError, Preview
+from multimodal_ssl.ann import DESIGNS
 from multimodal_ssl.embed import Embedded
-from multimodal_ssl.index import Kind
 
 from .toys import units
 
 
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    with Index.create(tmp_path / "index", "f", 16) as made:
+        yield made
+
+
 def items(seed: int, count: int, prefix: str = "k") -> Embedded:
-    keys = [f"{prefix}{i}" for i in range(count)]
     return Embedded(
         units(count, 16, seed=seed),
-        keys,
+        [f"{prefix}{i}" for i in range(count)],
         [f"g{i // 2}" for i in range(count)],
         [Preview(text=f"t{i}") for i in range(count)],
+        metadata=[{"number": float(i), "name": f"n{i}"} for i in range(count)],
     )
 
 
-def test_the_nearest_items_are_those_that_brute_force_finds() -> None:
-    index = Index("f", 16)
+def keys_of(index: Index, ids: NDArray[np.int64]) -> list[str]:
+    return [hit.item.key for hit in index.hits(ids, np.zeros(len(ids), np.float32))]
+
+
+def test_the_nearest_items_are_those_that_brute_force_finds(index: Index) -> None:
     index.add("text", items(0, 500))
     queries = units(20, 16, seed=1)
-    scores, rows = index.nearest("text", queries, 10)
-    expected = queries @ items(0, 500).vectors.T
-    np.testing.assert_array_equal(rows, np.argsort(-expected, axis=1)[:, :10])
-    np.testing.assert_allclose(scores, -np.sort(-expected, axis=1)[:, :10], rtol=1e-5)
-    hits = index.items("text", rows[0], scores[0])
-    assert [hit.key for hit in hits] == [f"k{row}" for row in rows[0]]
-    assert hits[0].preview.text == f"t{rows[0][0]}"
-    assert hits[0].group == f"g{rows[0][0] // 2}"
+    scores, ids = index.nearest("text", queries, 10)
+    cosines = queries @ items(0, 500).vectors.T
+    order = np.argsort(-cosines, axis=1)[:, :10]
+    assert [keys_of(index, one) for one in ids] == [[f"k{row}" for row in rows] for rows in order]
+    np.testing.assert_allclose(scores, np.take_along_axis(cosines, order, 1), rtol=1e-5)
+    (hit, *_) = index.hits(ids[0], scores[0])
+    first = order[0, 0]
+    assert (hit.item.group, hit.item.preview.text, hit.item.modality) == (f"g{first // 2}", f"t{first}", "text")
+    assert hit.item.metadata == {"number": float(first), "name": f"n{first}"}
+    assert hit.score == pytest.approx(cosines[0, first])
 
 
-def test_hnsw_finds_nearly_all_that_brute_force_finds() -> None:
-    exact, fast = Index("f", 16), Index("f", 16, kind="hnsw")
-    for index in (exact, fast):
+@pytest.mark.parametrize("kind", DESIGNS)
+def test_every_structure_gives_exact_scores_and_the_wanted_recall(tmp_path: Path, kind: Any) -> None:
+    words = units(40, 32, seed=5)
+    rng = np.random.default_rng(0)
+    vectors = words[rng.integers(40, size=4000)] + 0.1 * rng.standard_normal((4000, 32)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    keys = [str(i) for i in range(4000)]
+    with Index.create(tmp_path / "index", "f", 32) as index:
+        index.add("image", Embedded(vectors[:3900], keys[:3900], keys[:3900]))
+        measured = index.optimise("image", kind=kind, recall=0.9)
+        assert min(measured.recall.values()) > 0.88
+        index.add("image", Embedded(vectors[3900:], keys[3900:], keys[3900:]))  # which the structure lacks
+        index.delete("image", keys[:50])
+        there = np.arange(50, 4000)
+        queries = vectors[::40]
+        cosines = queries @ vectors[there].T
+        best = np.sort(-cosines, axis=1)[:, :10]
+        for opened in (index, Index(tmp_path / "index")):
+            scores, ids = opened.nearest("image", queries, 10)
+            found = [[int(key) for key in keys_of(opened, one)] for one in ids]
+            np.testing.assert_allclose(
+                scores, [[queries[q] @ vectors[row] for row in rows] for q, rows in enumerate(found)], rtol=1e-4
+            )
+            assert (scores >= -best[:, -1:] - 1e-6).mean() > 0.85
+            assert not {row for rows in found for row in rows} & set(range(50))
+            assert opened.describe()["modalities"]["image"]["structure"]["kind"] == kind
+
+
+@pytest.mark.parametrize("kind", [None, "hnsw", "ivf-pq"])
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.01, 0.001])
+def test_only_the_items_asked_for_are_found_and_nearly_all_of_the_nearest(
+    tmp_path: Path, kind: Any, share: float
+) -> None:
+    with Index.create(tmp_path / "index", "f", 16) as index:
         index.add("text", items(0, 3000))
-    queries = units(100, 16, seed=1)
-    (_, expected), (_, found) = (index.nearest("text", queries, 10) for index in (exact, fast))
-    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(expected, found, strict=True)])
-    assert recall > 0.97
+        if kind:
+            index.optimise("text", kind=kind, recall=0.97)
+        rows = np.random.default_rng(1).permutation(3000)[: round(3000 * share)]
+        ids = np.array(list(index.store.find("text", [f"k{row}" for row in rows]).values()))
+        queries = units(50, 16, seed=1)
+        _, found = index.nearest("text", queries, 10, among=ids)
+        assert np.isin(found, ids).all()
+        cosines = queries @ items(0, 3000).vectors[rows].T
+        nearest = np.argsort(-cosines, axis=1)[:, :10]
+        assert found.shape == nearest.shape
+        recall = np.mean([len(set(found[q]) & set(ids[nearest[q]])) / nearest.shape[1] for q in range(50)])
+        assert recall == 1 if kind is None else recall >= 0.95
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_a_saved_index_answers_as_before(tmp_path: Path, kind: Kind) -> None:
-    index = Index("f", 16, kind=kind)
-    index.add("text", items(0, 300))
-    index.add("image", Embedded(units(5, 16, seed=2), list("abcde"), list("vwxyz"), [Preview(png=b"\x89PNG")] * 5))
-    index.save(tmp_path / "index")
-    opened = Index.load(tmp_path / "index")
-    assert opened.counts == {"text": 300, "image": 5}
-    for name in ("text", "image"):
-        for one, other in zip(
-            index.nearest(name, units(4, 16, seed=3), 50), opened.nearest(name, units(4, 16, seed=3), 50), strict=True
-        ):
-            np.testing.assert_array_equal(one, other)
-    rows, scores = np.array([4, 0]), np.array([0.5, 0.4], np.float32)
-    assert opened.items("image", rows, scores) == index.items("image", rows, scores)
+def test_an_index_of_another_binder_of_the_same_dimension_is_refused(tmp_path: Path) -> None:
+    with Index.create(tmp_path / "index", "a" * 64, 16) as index:
+        index.check("a" * 64)
+        with pytest.raises(InputError, match="made by the Binder aaaaaaaaaaaa, not by bbbbbbbbbbbb"):
+            index.check("b" * 64)
 
 
-def test_an_index_of_another_binder_of_the_same_dimension_is_refused() -> None:
-    index = Index("a" * 64, 16)
-    index.check("a" * 64)
-    with pytest.raises(InputError, match="made by the Binder aaaaaaaaaaaa, not by bbbbbbbbbbbb"):
-        index.check("b" * 64)
-
-
-def test_adding_twice_extends_and_repeated_keys_are_listed() -> None:
-    index = Index("f", 16)
+def test_items_are_added_replaced_and_deleted_by_key_and_all_see_it_at_once(index: Index) -> None:
+    other = Index(index.store.folder)
     index.add("text", items(0, 10))
-    index.add("text", items(1, 10, prefix="other"))
-    assert index.counts == {"text": 20}
-    _, rows = index.nearest("text", items(1, 10).vectors[3:4], 1)
-    assert index.items("text", rows[0], np.ones(1, np.float32))[0].key == "other3"
-    with pytest.raises(InputError, match="10 keys of text repeat: k0, k1"):
+    index.add("text", items(1, 10, prefix="more"))
+    assert other.counts == {"text": 20}
+    with pytest.raises(InputError, match=r"10 keys of text repeat: 'k0', 'k1'"):
         index.add("text", items(2, 10))
-    assert index.counts == {"text": 20}
+    assert keys_of(other, other.nearest("text", items(1, 10).vectors[3:4], 1)[1][0]) == ["more3"]
+    index.add("text", items(2, 5), update=True)
+    assert other.counts == {"text": 20}
+    (hit,) = other.hits(*(one[0] for one in reversed(other.nearest("text", items(2, 5).vectors[4:5], 1))))
+    assert (hit.item.key, round(hit.score, 5)) == ("k4", 1)
+    other.delete("text", ["k4", "more3"])
+    assert index.counts == {"text": 18}
+    assert not {"k4", "more3"} & set(keys_of(index, index.nearest("text", units(1, 16, seed=9), 18)[1][0]))
+    with pytest.raises(InputError, match="1 keys of text are not in the index: 'k4'"):
+        index.delete("text", ["k0", "k4"])
+    assert index.counts == {"text": 18}
+    assert [one["what"] for one in index.store.changes()] == ["add", "add", "update", "delete"]
+    other.close()
 
 
-def test_vectors_that_are_not_of_length_one_are_refused() -> None:
-    index = Index("f", 16)
+@pytest.mark.parametrize("kind", [None, "hnsw"])
+def test_compaction_gives_the_room_back_and_changes_no_answer(index: Index, kind: Any) -> None:
+    other = Index(index.store.folder)
+    index.add("text", items(0, 300))
+    index.add("image", items(1, 10))
+    if kind:
+        index.optimise("text", kind=kind)
+    index.delete("text", [f"k{i}" for i in range(0, 300, 2)])
+    queries = units(5, 16, seed=3)
+    scores, ids = other.nearest("text", queries, 20)
+    index.compact()
+    for one in (index, other, Index(index.store.folder)):
+        again, found = one.nearest("text", queries, 20)
+        assert np.mean([len(set(a) & set(b)) for a, b in zip(found, ids, strict=True)]) >= (18 if kind else 20)
+        np.testing.assert_allclose(again[:, 0], scores[:, 0], rtol=1e-6)
+        assert one.describe()["modalities"]["text"]["vectors"] == 150
+        assert one.describe()["modalities"]["text"]["structure"]["kind"] == (kind or "flat")
+    assert sum(path.stat().st_size for path in index.store.folder.glob("text-*.f32")) == 150 * 16 * 4
+    other.close()
+
+
+@pytest.mark.parametrize("kind", [None, "hnsw"])
+def test_items_of_one_vector_are_all_found(tmp_path: Path, kind: Any) -> None:
+    words, per_word = units(10, 16, seed=0), 300
+    with Index.create(tmp_path / "index", "f", 16) as index:
+        index.add("text", items(5, 100, prefix="x"))
+        for part in range(3):
+            keys = [f"{part}/{i}" for i in range(10 * per_word)]
+            groups = [str(i // per_word) for i in range(len(keys))]
+            index.add("text", Embedded(np.repeat(words, per_word, 0), keys, groups))
+            if kind and part == 0:
+                index.optimise("text", kind=kind)
+        index.delete("text", [f"1/{i}" for i in range(10)])
+        assert index.describe()["modalities"]["text"]["vectors"] == 110
+        for one in (index, Index(tmp_path / "index")):
+            scores, ids = one.nearest("text", words, 3 * per_word)
+            assert (np.diff(scores) <= 1e-6).all()
+            for word in range(10):
+                hits = one.hits(ids[word], scores[word])
+                assert len({hit.item.key for hit in hits}) == 3 * per_word
+                count = 3 * per_word - (10 if word == 0 else 0)
+                assert [hit.item.group for hit in hits[:count]] == [str(word)] * count
+
+
+def test_the_mean_of_a_modality_is_that_of_its_items(index: Index) -> None:
+    index.add("text", items(0, 100))
+    index.add("text", items(1, 20), update=True)
+    index.delete("text", [f"k{i}" for i in range(10)])
+    expected = np.concatenate([items(1, 20).vectors[10:], items(0, 100).vectors[20:]]).mean(0)
+    np.testing.assert_allclose(index.mean("text"), expected, atol=1e-6)
+
+
+def test_vectors_that_make_no_sense_are_refused_and_nothing_is_added(index: Index) -> None:
     with pytest.raises(InputError, match="of length 1"):
         index.add("text", Embedded(2 * units(3, 16, seed=0), list("abc"), list("abc")))
     with pytest.raises(InputError, match="not finite"):
@@ -95,106 +194,214 @@ def test_vectors_that_are_not_of_length_one_are_refused() -> None:
         index.add("text", Embedded(units(3, 16, seed=0), list("ab"), list("abc")))
     with pytest.raises(InputError, match=r"\[N, 16\], not \[3, 8\]"):
         index.add("text", Embedded(units(3, 8, seed=0), list("abc"), list("abc")))
+    with pytest.raises(InputError, match="2 keys of text repeat: 'a', 'b'"):
+        index.add("text", Embedded(units(4, 16, seed=0), list("abab"), list("abcd")))
+    with pytest.raises(InputError, match="no valid Unicode"):
+        index.add("text", Embedded(units(1, 16, seed=0), ["\ud800"], ["g"]))
+    assert index.counts == {}
 
 
-def test_a_damaged_or_missing_index_is_told_and_a_strange_folder_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no index"):
-        Index.load(tmp_path)
-    index = Index("f", 16)
-    index.add("text", items(0, 10))
-    (tmp_path / "letter.txt").write_text("mine")
-    with pytest.raises(InputError, match="is no index: it is left as it is"):
-        index.save(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
-    index.save(tmp_path / "index")
-    index.save(tmp_path / "index")
-    (vectors,) = (tmp_path / "index").glob("text-*.faiss")
-    vectors.write_bytes(vectors.read_bytes()[:50])
-    with pytest.raises(InputError, match="damaged"):
-        Index.load(tmp_path / "index")
-    manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
-    (tmp_path / "index" / "manifest.json").write_text(json.dumps({**manifest, "format": 7}))
-    with pytest.raises(InputError, match="format 7, this version reads 2"):
-        Index.load(tmp_path / "index")
-
-
-def test_an_unknown_modality_is_told() -> None:
-    index = Index("f", 16)
-    index.add("image", items(0, 3))
-    with pytest.raises(InputError, match="holds no 'imag': did you mean 'image'"):
-        index.nearest("imag", units(1, 16, seed=0), 1)
-
-
-@pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_items_of_one_vector_are_all_found(tmp_path: Path, kind: Kind) -> None:
-    index = Index("f", 16, kind=kind)
-    words, per_word = units(10, 16, seed=0), 300
-    for part in range(3):  # added in parts
-        keys = [f"{part}/{i}" for i in range(10 * per_word)]
-        index.add("text", Embedded(np.repeat(words, per_word, 0), keys, [str(i // per_word) for i in range(len(keys))]))
-    index.save(tmp_path / "index")
-    for one in (index, Index.load(tmp_path / "index")):
-        scores, rows = one.nearest("text", words, 3 * per_word + 5)
-        assert (np.diff(scores) <= 1e-6).all()
-        for word in range(10):
-            hits = one.items("text", rows[word], scores[word])
-            assert len({hit.key for hit in hits}) == 3 * per_word + 5
-            assert [hit.group for hit in hits[: 3 * per_word]] == [str(word)] * 3 * per_word
-    assert index.counts == {"text": 9000}
-
-
-def test_a_save_that_is_killed_anywhere_leaves_the_old_index_or_the_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def made(seed: int) -> Index:
-        index = Index(str(seed), 16)
-        index.add("text", items(seed, 20))
-        return index
-
-    made(0).save(tmp_path / "index")
-    steps = 0
-    real = {name: getattr(Path, name) for name in ("touch", "replace", "unlink")}
-
-    def counting(name: str) -> Callable[..., Any]:
-        def call(path: Path, *args: Any, **kwargs: Any) -> Any:
-            nonlocal steps
-            steps -= 1
-            if steps < 0:
-                raise KeyboardInterrupt  # from here on nothing is done, not even tidying up
-            return real[name](path, *args, **kwargs)
-
-        return call
-
-    for name in real:
-        monkeypatch.setattr(Path, name, counting(name))
-    outcomes = []
-    for last in range(40):
-        steps, seed = last, last + 1
-        try:
-            made(seed).save(tmp_path / "index")
-            outcomes.append("whole")
-        except KeyboardInterrupt:
-            found = Index.load(tmp_path / "index")
-            outcomes.append("new" if found.fingerprint == str(seed) else "old")
-            _, rows = found.nearest("text", items(int(found.fingerprint), 20).vectors[7:8], 1)
-            assert rows[0, 0] == 7
-    assert set(outcomes) == {"old", "new", "whole"}
-    assert len(list((tmp_path / "index").iterdir())) == 3
-
-
-def test_items_are_read_from_the_file_when_asked_for(tmp_path: Path) -> None:
-    index = Index("f", 16)
-    previews = [Preview(text="t", png=bytes([i]) * 1000, path=f"{i}.png", caption="red") for i in range(50)]
-    index.add("image", Embedded(units(50, 16, seed=0), [str(i) for i in range(50)], [""] * 50, previews))
-    index.save(tmp_path / "index")
-    (hit,) = Index.load(str(tmp_path / "index")).items("image", np.array([33]), np.ones(1, np.float32))
-    assert hit.preview == previews[33]
-
-
-def test_queries_that_make_no_sense_are_told() -> None:
-    index = Index("f", 16)
+def test_queries_that_make_no_sense_are_told(index: Index) -> None:
     index.add("image", items(0, 3))
     with pytest.raises(InputError, match="k is 0"):
         index.nearest("image", units(1, 16, seed=0), 0)
     with pytest.raises(InputError, match="not finite"):
         index.nearest("image", np.full((1, 16), np.nan, np.float32), 1)
+    with pytest.raises(InputError, match="holds no 'imag': did you mean 'image'"):
+        index.nearest("imag", units(1, 16, seed=0), 1)
+
+
+def test_pictures_sounds_paths_and_any_name_come_back_as_they_were(index: Index) -> None:
+    previews = [Preview("t", png=bytes([i]) * 1000, wav=b"\x00", path=f"{i}.png", caption="red") for i in range(50)]
+    strange = "../../etc/passwd"
+    keys = [f"'; DROP TABLE items; -- {i} \x00 é" for i in range(50)]
+    metadata = [{"n": float("nan"), "s": '"', "none": None}] * 50
+    index.add(strange, Embedded(units(50, 16, seed=0), keys, [""] * 50, previews, metadata=metadata))
+    with Index(index.store.folder) as opened:
+        (hit,) = opened.hits(np.array([opened.store.find(strange, keys[33:34])[keys[33]]]), np.ones(1, np.float32))
+    assert (hit.item.preview, hit.item.key, hit.item.modality) == (previews[33], keys[33], strange)
+    assert hit.item.metadata == {"n": None, "s": '"', "none": None}
+    assert {path.parent for path in index.store.folder.rglob("*")} == {index.store.folder}
+
+
+def test_an_index_that_may_not_be_written_is_searched(index: Index) -> None:
+    index.add("text", items(0, 20))
+    folder = index.store.folder
+    index.close()
+    paths = [folder, *folder.iterdir()]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        with Index(folder) as opened:
+            assert opened.nearest("text", units(1, 16, seed=0), 3)[1].shape == (1, 3)
+            if not os.access(folder, os.W_OK):
+                with pytest.raises(InputError, match="can't be used"):
+                    opened.delete("text", ["k0"])
+    finally:
+        for path in paths:
+            path.chmod(0o755)
+
+
+def test_a_strange_folder_is_left_alone_and_an_old_format_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no index"):
+        Index(tmp_path)
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not empty: it is left as it is"):
+        Index.create(tmp_path, "f", 16)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="of an earlier version: build it again"):
+        Index(tmp_path)
+
+
+def state_after(operations: int) -> dict[str, int]:
+    """Return the keys that are there after so many operations of `write`, with the seed of their vectors."""
+    state: dict[str, int] = {}
+    for n in range(operations):
+        rng = random.Random(n)
+        if n % 3 == 2 and len(state) > 20:
+            for key in rng.sample(sorted(state), 10):
+                del state[key]
+        else:
+            state |= {f"k{(n * 7 + i) % 200}": n for i in range(rng.randint(1, 30))}
+    return state
+
+
+def write(folder: Path, begin: int, done: int) -> None:
+    """Carry out operations from `begin` on for ever, and tell each that is acknowledged."""
+    index = Index(folder)
+    state = state_after(begin)
+    n = begin
+    while True:
+        after = state_after(n + 1)
+        if gone := sorted(state.keys() - after.keys()):
+            index.delete("text", gone)
+        else:
+            keys = [key for key in after if after[key] == n]
+            vectors = np.concatenate([units(1, 16, seed=hash_of(key, n)) for key in keys])
+            index.add("text", Embedded(vectors, keys, keys), update=True)
+        if n % 40 == 39:
+            index.compact()
+        os.write(done, b".")
+        state, n = after, n + 1
+
+
+def hash_of(key: str, n: int) -> int:
+    return int(key[1:]) * 100_003 + n
+
+
+def test_a_writer_that_is_killed_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    Index.create(folder, "f", 16).close()
+    rng, known = random.Random(0), 0
+    kills = int(os.environ.get("MMSSL_KILLS", "15"))
+    for _ in range(kills):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                write(folder, known, writing)
+            finally:
+                os._exit(1)
+        os.close(writing)
+        time.sleep(rng.uniform(0, 0.12))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        with os.fdopen(reading, "rb") as pipe:
+            known += len(pipe.read())
+        with Index(folder) as index:
+            ids = index.store.places("text").ids
+            found = {item.key: id for id, item in index.store.items(ids.tolist()).items()}
+            if found.keys() != state_after(known).keys() or not agrees(index, found, known):
+                known += 1  # the one that was under way was committed, and its word did not reach us
+                assert found.keys() == state_after(known).keys()
+                assert agrees(index, found, known)
+    assert known > kills
+
+
+def agrees(index: Index, found: dict[str, int], known: int) -> bool:
+    """Tell whether each item is found by the vector that it has to have, once."""
+    state = state_after(known)
+    if not state:
+        return not found
+    queries = np.concatenate([units(1, 16, seed=hash_of(key, state[key])) for key in found])
+    scores, ids = index.nearest("text", queries, 1)
+    return bool((scores > 0.9999).all()) and ids[:, 0].tolist() == list(found.values())
+
+
+def test_a_search_sees_whole_changes_while_another_thread_and_process_add(tmp_path: Path) -> None:
+    folder, size, number = tmp_path / "index", 25, 40
+    Index.create(folder, "f", 16).close()
+    child = os.fork()
+    if not child:
+        try:
+            with Index(folder) as index:
+                for n in range(number):
+                    keys = [f"p{n}/{i}" for i in range(size)]
+                    index.add("text", Embedded(units(size, 16, seed=1000 + n), keys, [f"p{n}"] * size))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    with Index(folder) as index:
+
+        def add() -> None:
+            for n in range(number):
+                keys = [f"t{n}/{i}" for i in range(size)]
+                index.add("text", Embedded(units(size, 16, seed=n), keys, [f"t{n}"] * size))
+
+        thread = threading.Thread(target=add)
+        thread.start()
+        seen = []
+        while thread.is_alive():
+            if not index.counts:
+                continue
+            ids = index.nearest("text", units(1, 16, seed=3), 3 * size * number)[1][0]
+            groups = [hit.item.group for hit in index.hits(ids, np.zeros(len(ids), np.float32))]
+            seen.append(len(groups))
+            assert all(groups.count(group) == size for group in set(groups))
+        thread.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert index.counts == {"text": 2 * size * number}
+    assert len(set(seen)) > 2
+
+
+def test_damaged_files_end_in_a_clear_error_and_never_in_another_answer(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    with Index.create(folder, "f", 16) as index:
+        made = items(0, 400)
+        made.previews = [Preview(text=f"t{i}", png=bytes([i % 256]) * 90) for i in range(400)]
+        index.add("text", made)
+        index.optimise("text", kind="hnsw", recall=0.99)
+        index.add("text", items(1, 50, prefix="more"))
+        index.delete("text", ["k3", "more4"])
+    queries = units(4, 16, seed=2)
+
+    def answers() -> list[Any]:
+        with Index(folder) as index:
+            scores, ids = index.nearest("text", queries, 448)
+            index.store.check_items()
+            return [index.hits(*pair) for pair in zip(ids, scores, strict=True)]
+
+    expected, rng, outcomes = answers(), random.Random(0), []
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for trial in range(60):
+            broken = bytearray(whole)
+            if trial % 6 == 0:
+                del broken[rng.randrange(len(broken)) :]
+            else:
+                for _ in range(rng.choice([1, 1, 8])):
+                    broken[rng.randrange(len(broken))] ^= 1 << rng.randrange(8)
+            path.write_bytes(broken)
+            told = ""
+            try:
+                found = answers()
+            except InputError as error:
+                told = str(error)
+            assert ("damaged" in told) if told else (found == expected), (path.name, told)
+            outcomes.append(told)
+            for extra in folder.glob("*.sqlite-*"):
+                extra.unlink()
+        path.write_bytes(whole)
+    assert sum(map(bool, outcomes)) > 60
+    assert answers() == expected

@@ -33,15 +33,16 @@ def search(
 
     if by == "text" and Path(query).is_file():
         click.echo(f"note: {query} is searched for as words; --by MODALITY searches by what is in the file", err=True)
-    opened = Index.load(index_dir or run / "index")
+    opened = Index(index_dir or run / "index")
     among = among or next((name for name in opened.counts if name != by), by)
     binder = pipeline.load(run)
     hits = retrieval.search(binder, opened, [query], by=by, among=among, k=k)[0]
     if as_json:
         answers = [
             {
-                "key": hit.key, "score": hit.score, "modality": hit.modality, "group": hit.group,
-                "text": hit.preview.text, "caption": hit.preview.caption, "path": hit.preview.path,
+                "key": hit.item.key, "score": hit.score, "modality": hit.item.modality, "group": hit.item.group,
+                "text": hit.item.preview.text, "caption": hit.item.preview.caption, "path": hit.item.preview.path,
+                "metadata": hit.item.metadata,
             }
             for hit in hits
         ]  # fmt: skip

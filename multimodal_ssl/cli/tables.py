@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -50,8 +50,28 @@ def print_hits(hits: Sequence[Hit]) -> None:
     """Print answers with their cosine."""
     table = Table("cosine", "key", "what it is", "file")
     for hit in hits:
-        what = hit.preview.text or hit.preview.caption or ""
-        table.add_row(f"{hit.score:.3f}", escape(hit.key), escape(what), escape(hit.preview.path or ""))
+        preview = hit.item.preview
+        what = preview.text or preview.caption or ""
+        table.add_row(f"{hit.score:.3f}", escape(hit.item.key), escape(what), escape(preview.path or ""))
+    _console().print(table)
+
+
+def print_index(described: Mapping[str, Any]) -> None:
+    """Print what an index holds and how it searches each modality."""
+    table = Table(
+        caption="recall: share of the ten nearest that are found, of the worst sort of queries", box=SIMPLE_HEAD
+    )
+    for column in ("modality", "items", "vectors", "structure", "recall", "queries/s", "exact q/s", "MB", "s"):
+        table.add_column(column, justify="left" if column in ("modality", "structure") else "right")
+    for name, one in described["modalities"].items():
+        figures = ["1", "", "", "", ""]
+        if measured := one["structure"].get("measured"):
+            figures = [
+                f"{min(measured['recall'].values()):.3f}", f"{measured['queries_per_second']:,.0f}",
+                f"{measured['exact_queries_per_second']:,.0f}", f"{measured['bytes'] / 1e6:.1f}",
+                f"{measured['seconds']:.0f}",
+            ]  # fmt: skip
+        table.add_row(escape(name), f"{one['items']:,}", f"{one['vectors']:,}", one["structure"]["kind"], *figures)
     _console().print(table)
 
 

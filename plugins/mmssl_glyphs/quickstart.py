@@ -40,7 +40,6 @@ def quickstart(overrides: tuple[str, ...]) -> None:
         directions = pipeline.bench(config.run, binder=binder)
     with timed(seconds, "index"):
         index = pipeline.build_index(config.run, binder=binder)
-        index.save(config.run / "index")
     with timed(seconds, "search"):
         answers = retrieval.search(binder, index, QUERIES, by="text", among="image", k=8)
         sheet = config.run / "search.png"
