@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from multimodal_ssl.errors import UnreadableError as UnreadableError
     from multimodal_ssl.hookspecs import hookimpl as hookimpl
     from multimodal_ssl.index import Index as Index
+    from multimodal_ssl.indexing import build_index as build_index
     from multimodal_ssl.pipeline import bench as bench
-    from multimodal_ssl.pipeline import build_index as build_index
     from multimodal_ssl.pipeline import fit as fit
     from multimodal_ssl.pipeline import load as load
     from multimodal_ssl.plugins import Catalog as Catalog
@@ -39,7 +39,8 @@ _HOME = {
     "errors": ["InputError", "UnreadableError"],
     "hookspecs": ["hookimpl"],
     "index": ["Index"],
-    "pipeline": ["bench", "build_index", "fit", "load"],
+    "indexing": ["build_index"],
+    "pipeline": ["bench", "fit", "load"],
     "plugins": ["Catalog"],
     "retrieval": ["search"],
     "types": [

@@ -1,22 +1,19 @@
-"""Everything a command does, as one call: fit, load, bench, build_index."""
+"""Everything a command does, as one call: fit, load, bench."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import yaml
 from accelerate import PartialState
 
-import multimodal_ssl
-from multimodal_ssl.ann import Kind
 from multimodal_ssl.audited import apply_audit
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors, save_tensors
@@ -24,10 +21,9 @@ from multimodal_ssl.config import Config, SourceConfig, dump_config, load_config
 from multimodal_ssl.corrupt import corrupted
 from multimodal_ssl.data import Supply, hash64, raw_items
 from multimodal_ssl.decoys import plant
-from multimodal_ssl.embed import Embedded, embed, embedded, joined
+from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.files import write_text
-from multimodal_ssl.index import Index, check_folder, replace_index
 from multimodal_ssl.metrics import retrieval
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
@@ -39,7 +35,6 @@ from multimodal_ssl.voting import merge as vote
 
 FORMAT = 2  # of a run folder
 MARK = "# Written by mmssl: the config of the run in this folder, with every default.\n"
-COMMIT = 16  # batches that an index commits together
 ADAPT_ITEMS = 100_000  # raw items at most from which an encoder learns its preparation
 FREE_ON_RESUME = {"workers", "log_every", "checkpoint_every", "max_unreadable"}
 
@@ -127,68 +122,6 @@ def bench(
     if not directions:
         raise InputError(f"no two modalities of the evaluation share a group: {', '.join(found)}")
     return directions
-
-
-def build_index(
-    run: Path | str,
-    overrides: Sequence[str] = (),
-    *,
-    folder: Path | str | None = None,
-    of: Literal["evaluation", "sources"] = "evaluation",
-    kind: Kind | None = None,
-    recall: float = 0.95,
-    memory: float | None = None,
-    binder: Binder | None = None,
-    catalog: Catalog | None = None,
-) -> Index:
-    """Embed the items of a run's evaluation (or training) sources into an index in a folder, else in RUN/index.
-
-    What was stopped goes on where it was. An index that is there answers until the new one takes its place.
-
-    Args:
-        kind, recall, memory: of the search structures, see `ann.build`.
-    """
-    catalog = catalog or Catalog.discover()
-    config = run_config(run, overrides)
-    supplies = open_supplies(getattr(config, of), catalog)
-    if not supplies:
-        raise InputError(
-            f"the config of {run} has no `{of}:` sources; `mmssl index {run} --of sources` takes the others"
-        )
-    folder = Path(folder or Path(run) / "index")
-    check_folder(folder)
-    binder = binder or load(run, catalog=catalog)
-    sources = yaml.safe_load(dump_config(config))[of]
-    facts = {"sources": sources, "recipe": json.loads(binder.recipe), "version": multimodal_ssl.__version__}
-    index = _begun(folder.with_name(f"{folder.name}.building"), binder, facts)
-    batch, parts, done = 256, dict[str, list[Embedded]](), int(index.store.facts.get("batches", 0))
-    stream = embedded(binder, supplies, start=done, batch=batch, workers=config.train.workers, previews=True)
-    for number, (found, _) in enumerate(stream, done + 1):
-        for name, items in found.items():
-            parts.setdefault(name, []).append(items)
-        if number % COMMIT == 0 or not found:
-            for name, some in parts.items():
-                index.add(name, joined(some), update=True)  # those of a batch that was not noted any more are there
-            index.store.note(batches=number)
-            parts.clear()
-    if not index.counts:
-        raise InputError(f"nothing of {run}'s `{of}:` sources could be read")
-    for name in index.counts:
-        index.optimise(name, kind=kind, recall=recall, memory=memory)
-    index.close()
-    return replace_index(index.store.folder, folder)
-
-
-def _begun(folder: Path, binder: Binder, facts: Mapping[str, Any]) -> Index:
-    """Open an index whose building was stopped, if it is of this Binder and these sources, or begin a new one."""
-    if folder.exists():
-        with contextlib.suppress(InputError):
-            index = Index(folder)
-            if index.store.facts.items() >= {**facts, "fingerprint": binder.fingerprint()}.items():
-                return index
-            index.close()
-        shutil.rmtree(folder)
-    return Index.create(folder, binder.fingerprint(), binder.dim, **facts)
 
 
 def run_config(run: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -325,7 +258,7 @@ def _save(run: Path, binder: Binder, pairs: Sequence[tuple[str, str]]) -> None:
     save_tensors(run / "model.safetensors", binder.state_dict())
     recipe = {
         "format": FORMAT,
-        "version": multimodal_ssl.__version__,
+        "version": version("multimodal-ssl"),
         "fingerprint": binder.fingerprint(),
         "recipe": json.loads(binder.recipe),
         "pairs": pairs,

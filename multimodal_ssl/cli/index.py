@@ -50,10 +50,10 @@ def index(
       mmssl index runs/icons
       mmssl index runs/icons evaluation.0.path=all.parquet --recall 0.97 --memory 400MB --out all.index
     """
-    from multimodal_ssl import pipeline
     from multimodal_ssl.cli.tables import print_index
+    from multimodal_ssl.indexing import build_index
 
-    built = pipeline.build_index(run, overrides, folder=out, of=of, kind=kind, recall=recall, memory=memory)
+    built = build_index(run, overrides, folder=out, of=of, kind=kind, recall=recall, memory=memory)
     print_index(built.describe())
     where = f" --index {out}" if out else ""
     click.echo(f'index:   {built.store.folder}\nnext:    mmssl search {run} "some words"{where}')

@@ -26,6 +26,7 @@ def quickstart(overrides: tuple[str, ...]) -> None:
     from multimodal_ssl import pipeline, retrieval
     from multimodal_ssl.cli.tables import print_directions
     from multimodal_ssl.config import load_config
+    from multimodal_ssl.indexing import build_index
     from multimodal_ssl.report import save_report, timed
 
     seconds: dict[str, float] = {}
@@ -39,7 +40,7 @@ def quickstart(overrides: tuple[str, ...]) -> None:
     with timed(seconds, "evaluate"):
         directions = pipeline.bench(config.run, binder=binder)
     with timed(seconds, "index"):
-        index = pipeline.build_index(config.run, binder=binder)
+        index = build_index(config.run, binder=binder)
     with timed(seconds, "search"):
         answers = retrieval.search(binder, index, QUERIES, by="text", among="image", k=8)
         sheet = config.run / "search.png"
