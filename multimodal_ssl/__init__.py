@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from multimodal_ssl.pipeline import fit as fit
     from multimodal_ssl.pipeline import load as load
     from multimodal_ssl.plugins import Catalog as Catalog
+    from multimodal_ssl.retrieval import Term as Term
     from multimodal_ssl.retrieval import search as search
     from multimodal_ssl.types import Alignment as Alignment
     from multimodal_ssl.types import Encoder as Encoder
@@ -42,7 +43,7 @@ _HOME = {
     "indexing": ["build_index"],
     "pipeline": ["bench", "fit", "load"],
     "plugins": ["Catalog"],
-    "retrieval": ["search"],
+    "retrieval": ["Term", "search"],
     "types": [
         "Alignment",
         "Encoder",

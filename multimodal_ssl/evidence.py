@@ -12,12 +12,12 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
+from multimodal_ssl.logistic import fit_logistic
 from multimodal_ssl.neighbours import nearest_other, neighbours
 
 Floats = NDArray[np.float64]
 NEAR = 20  # nearest neighbours, among which parallels are looked for
 RIDGE = 400.0  # of the sum of losses, on standardised terms: few decoys prove little
-TOLERANCE = 1e-12  # share of the loss, less than which a step is the last
 DEVIATIONS = 4.0  # beyond which evidence counts no more
 ENOUGH = 60  # decoys to fit to: six for each of the terms of three kinds of evidence
 
@@ -107,7 +107,7 @@ class Regression:
 
     def __init__(self, evidence: Floats, labels: NDArray[np.bool_]) -> None:
         self.mean, self.deviation = evidence.mean(0), np.maximum(evidence.std(0), 1e-9)
-        self.weights = _newton(self._terms(evidence), labels)
+        self.weights = fit_logistic(self._terms(evidence), labels, ridge=RIDGE)
 
     def log_odds(self, evidence: Floats) -> Floats:
         """Return the log odds [N] of the label."""
@@ -118,25 +118,3 @@ class Regression:
         scaled = np.clip((evidence - self.mean) / self.deviation, -DEVIATIONS, DEVIATIONS)
         first, second = np.triu_indices(scaled.shape[1])
         return np.concatenate([np.ones((len(scaled), 1)), scaled, scaled[:, first] * scaled[:, second]], 1)
-
-
-def _newton(terms: Floats, labels: NDArray[np.bool_]) -> Floats:
-    """Return the weights [T] of greatest ridged likelihood of labels [N] given terms [N, T]; the first term is 1."""
-    ridge = RIDGE * (np.arange(terms.shape[1]) > 0)
-
-    def loss(weights: Floats) -> float:
-        odds = terms @ weights
-        return float(np.logaddexp(0, odds).sum() - odds[labels].sum() + (ridge * weights**2).sum() / 2)
-
-    weights = np.zeros(terms.shape[1])
-    while True:
-        probability = 1 / (1 + np.exp(-terms @ weights))
-        gradient = terms.T @ (probability - labels) + ridge * weights
-        curvature = (terms * (probability * (1 - probability))[:, None]).T @ terms + np.diag(ridge)
-        step = np.linalg.solve(curvature, gradient)
-        before = loss(weights)
-        while loss(weights - step) > before * (1 + TOLERANCE):
-            step /= 2
-        weights = weights - step
-        if loss(weights) >= before * (1 - TOLERANCE):
-            return weights

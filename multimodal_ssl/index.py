@@ -5,6 +5,7 @@ Items are added, replaced and deleted by key while others search; each search se
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import threading
 import uuid
@@ -16,21 +17,24 @@ from typing import Any, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal_ssl import ann
+from multimodal_ssl import ann, calibration
 from multimodal_ssl.database import Item, Part, Places
 from multimodal_ssl.embed import Embedded
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.files import sync_folder
 from multimodal_ssl.store import DATABASE, Store, check_vectors
+from multimodal_ssl.where import parse_where
 
+CALIBRATED, ANSWERS = 2000, 20  # queries that probabilities are learnt from, and answers to each
 SELECTIVE = 0.02  # share of the vectors, below which comparing all of them beats any structure
 
 
 class Hit(NamedTuple):
-    """One answer: cosine similarity in [-1, 1] and the item."""
+    """One answer: its cosine in [-1, 1], or what it was ranked by, and how probably it is a match, if that is known."""
 
     score: float
     item: Item
+    probability: float | None = None
 
 
 @final
@@ -148,6 +152,55 @@ class Index:
             raise InputError(f"k is {k}; ask for one answer at least")
         return self._view(modality).nearest(check_vectors(queries, self.dim), k, among)
 
+    def vectors(self, modality: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors [..., D] of items with these ids [...]; of what is not there, such as -1, they are 0."""
+        view = self._view(modality)
+        places = np.minimum(np.searchsorted(view.places.ids, ids), len(view.places.ids) - 1)
+        is_there = view.places.ids[places] == ids
+        return np.where(is_there[..., None], view.vectors[view.places.rows[places]], np.float32(0))
+
+    def where(self, modality: str, text: str) -> NDArray[np.int64]:
+        """Return the ids of the items of a modality of which a condition holds, see where.py."""
+        condition, values = parse_where(text).sql()
+        view = self._view(modality)
+        with self._lock:
+            if not view.is_checked:
+                self.store.check_items()
+                view.is_checked = True
+        return self.store.select(modality, condition, values)
+
+    def calibrate(self) -> dict[str, calibration.Calibration]:
+        """Learn how probable matches are, between all modalities that have groups in common; return it by direction."""
+        found = {}
+        views = {name: view for name, view in self._refresh().items() if view.part.items}
+        for query, gallery in itertools.permutations(views, 2):
+            asked, one = views[query].places, views[gallery]
+            rows = np.flatnonzero(np.isin(asked.groups, one.places.groups))
+            rows = np.sort(np.random.default_rng(0).permutation(rows)[:CALIBRATED])
+            if not len(rows):
+                continue
+            vectors = views[query].vectors[asked.rows[rows]]
+            cosines, ids = one.nearest(vectors, min(ANSWERS, one.part.items), None)
+            place = np.searchsorted(one.places.ids, ids)
+            is_match = one.places.groups[np.minimum(place, len(one.places.ids) - 1)] == asked.groups[rows][:, None]
+            z = calibration.standardised(cosines, vectors @ one.background.T)
+            keep = (ids >= 0).all(1)
+            if learnt := calibration.calibrate(z[keep], is_match[keep], one.part.items):
+                found[f"{query}-{gallery}"] = learnt
+        self.store.note(calibration={name: one.to_dict() for name, one in found.items()})
+        return found
+
+    def probability(
+        self, by: str, modality: str, query: NDArray[np.float32], cosines: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """Return how probably items at these cosines [K] from a query [D] of a modality are matches; NaN if unknown."""
+        values = self.store.facts.get("calibration", {}).get(f"{by}-{modality}")
+        if values is None:
+            return np.full(len(cosines), np.nan)
+        view = self._view(modality)
+        z = calibration.standardised(cosines[None], (query @ view.background.T)[None])[0]
+        return calibration.Calibration(**values).probability(z, view.part.items)
+
     def hits(self, ids: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Hit]:
         """Return the items with these ids [K] and their scores [K]; what was deleted meanwhile is left out."""
         items = self.store.items(ids[ids >= 0].tolist())
@@ -191,6 +244,8 @@ class _View:
         self.part, self.vectors, self.places, self.structure = part, vectors, places, structure
         self.order = np.argsort(places.rows, kind="stable")  # so that the items of one vector stand together
         self.starts = np.searchsorted(places.rows[self.order], np.arange(len(vectors) + 1))
+        self.background = self.sample(calibration.BACKGROUND)
+        self.is_checked = False
         self.is_plain = len(places.ids) == len(vectors) and bool((np.diff(self.starts) == 1).all())
 
     def sample(self, count: int) -> NDArray[np.float32]:

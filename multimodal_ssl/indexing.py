@@ -71,6 +71,7 @@ def build_index(
         raise InputError(f"nothing of {run}'s `{of}:` sources could be read")
     for name in index.counts:
         index.optimise(name, kind=kind, recall=recall, memory=memory)
+    index.calibrate()
     index.close()
     return replace_index(index.store.folder, folder)
 

@@ -1,61 +1,199 @@
-"""Search an Index with items of any modality, and lay the answers out as a picture."""
+"""Search an Index by items of any modality or several at once, among one modality or many, where a filter holds."""
 
 from __future__ import annotations
 
-import io
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from numpy.typing import NDArray
 
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.index import Hit, Index
-from multimodal_ssl.types import Preview
 
-TILE, MARGIN, CAPTION = 120, 8, 44  # pixels
+WIDER = 10  # candidates for each answer, where not the cosine alone decides among them
+
+Vectors = NDArray[np.float32]
+
+
+class Term(NamedTuple):
+    """A part of a query: an item or path of the modality `by`; a negative weight is for what is not to be there."""
+
+    by: str
+    item: Any
+    weight: float = 1.0
+
+
+class Candidates(NamedTuple):
+    """What may be an answer, the best first, all [C]: scores to rank by, cosines, ids, positions of modalities."""
+
+    scores: Vectors
+    cosines: Vectors
+    ids: NDArray[np.int64]
+    places: NDArray[np.int64]
 
 
 def search(
-    binder: Binder, index: Index, queries: Sequence[Any], *, by: str, among: str, k: int = 10
+    binder: Binder,
+    index: Index,
+    queries: Sequence[Any],
+    *,
+    by: str = "text",
+    among: str | Sequence[str] | None = None,
+    k: int = 10,
+    where: str | None = None,
+    one_per_group: bool = False,
+    fold: float | None = None,
+    centre: bool | None = None,
+    min_probability: float = 0.0,
 ) -> list[list[Hit]]:
-    """Return the k items of modality `among` that are nearest to each of the queries, items or paths of `by`."""
+    """Return the k items that are nearest to each query, the best first; fewer where fewer match.
+
+    Args:
+        queries: items or paths of the modality `by`, or sequences of Terms, whose weighted vectors are added up.
+        among: the modalities to search; None takes all that the query is not of.
+        where: a condition on metadata, such as ``license = 'MIT' and year >= 2020`` (docs/filters.md).
+        one_per_group: whether only the best item of each group is an answer.
+        fold: the cosine with a better answer of its modality from which an item is left out.
+        centre: whether the mean of each modality is taken off, without which the items of one modality stand before
+            all of another (the modality gap, Liang et al. 2022); None takes it off where several are searched.
+        min_probability: what is less probably a match is left out, so that a query may have no answer.
+    """
     if isinstance(queries, str | bytes | Path):
         raise InputError(f"queries are a list, not one: give [{queries!r:.60}]")
+    if not 0 <= min_probability <= 1:
+        raise InputError(f"min_probability is {min_probability}, not from 0 to 1")
     index.check(binder.fingerprint())
-    scores, ids = index.nearest(among, binder.encode(by, queries), k)
-    return [index.hits(some, score) for some, score in zip(ids, scores, strict=True)]
+    asked = [_terms(one, by) for one in queries]
+    used = list(dict.fromkeys(term.by for terms in asked for term in terms))
+    names = [among] if isinstance(among, str) else list(among or [name for name in index.counts if name not in used])
+    names = names or used
+    centred = len(names) > 1 if centre is None else centre
+    plain, shifted = encode(binder, index, asked, centred=centred)
+    allowed = [index.where(name, where) if where else None for name in names]
+    answers: list[list[Hit]] = [[] for _ in asked]
+    fetch = k * WIDER if centred or one_per_group or fold is not None else k
+    todo = list(range(len(asked)))
+    while todo:
+        found = [
+            _candidates(index, name, place, plain[todo], shifted[todo], fetch, allowed[place], centred=centred)
+            for place, name in enumerate(names)
+        ]
+        is_all = all(one.ids.shape[1] < fetch for one in found)
+        again = []
+        for row, query in enumerate(todo):
+            some = _best_first([Candidates(*(field[row] for field in one)) for one in found])
+            by_name = asked[query][0].by
+            answers[query], is_short = _chosen(
+                index, names, by_name, plain[query], some, k, one_per_group=one_per_group, fold=fold,
+                min_probability=min_probability,
+            )  # fmt: skip
+            if is_short and not is_all:
+                again.append(query)
+        todo, fetch = again, fetch * 4
+    return answers
 
 
-def contact_sheet(path: Path, rows: Sequence[tuple[Preview | str, Sequence[Hit]]]) -> None:
-    """Draw a row for each query, the query on the left and its hits with their cosine and group, into a PNG."""
-    columns = 1 + max(len(hits) for _, hits in rows)
-    width, height = MARGIN + columns * (TILE + MARGIN), MARGIN + len(rows) * (TILE + CAPTION + MARGIN)
-    sheet = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, (query, hits) in enumerate(rows):
-        top = MARGIN + row * (TILE + CAPTION + MARGIN)
-        draw.rectangle((0, top - MARGIN // 2, MARGIN + TILE + MARGIN // 2, top + TILE + CAPTION), fill="#eef2f7")
-        _tile(sheet, MARGIN, top, Preview(text=query) if isinstance(query, str) else query, "")
-        for column, hit in enumerate(hits, 1):
-            left = MARGIN + column * (TILE + MARGIN)
-            _tile(sheet, left, top, hit.item.preview, f"{hit.score:.2f}\n{hit.item.key}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, "PNG")
+def encode(binder: Binder, index: Index, asked: Sequence[Sequence[Term]], *, centred: bool) -> tuple[Vectors, Vectors]:
+    """Return the unit vectors [Q, D] of queries, and those of which the mean of each modality was taken off."""
+    plain = np.zeros((len(asked), binder.dim), np.float32)
+    shifted = plain.copy()
+    for by in dict.fromkeys(term.by for terms in asked for term in terms):
+        owners = [(query, term) for query, terms in enumerate(asked) for term in terms if term.by == by]
+        vectors = binder.encode(by, [term.item for _, term in owners])
+        mean = index.mean(by) if centred and by in index.counts else np.zeros(binder.dim, np.float32)
+        for (query, term), vector, moved in zip(owners, vectors, unit(vectors - mean), strict=True):
+            plain[query] += term.weight * vector
+            shifted[query] += term.weight * moved
+    if (np.linalg.norm(plain, axis=1) < 1e-3).any():
+        raise InputError("the parts of a query cancel each other out: give them other weights")
+    return unit(plain), unit(shifted)
 
 
-def _tile(sheet: Image.Image, left: int, top: int, preview: Preview, caption: str) -> None:
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(12)
-    if preview.png:
-        picture = Image.open(io.BytesIO(preview.png)).convert("RGB")
-        scale = min(TILE / picture.width, TILE / picture.height)
-        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-        sheet.paste(picture, (left + (TILE - size[0]) // 2, top + (TILE - size[1]) // 2))
-    elif preview.text:
-        draw.multiline_text((left, top + 4), textwrap.fill(preview.text, 18, max_lines=8), fill="black", font=font)
-    lines = [line for part in caption.split("\n") for line in textwrap.wrap(part, 18, break_on_hyphens=False)]
-    draw.multiline_text((left, top + TILE + 2), "\n".join(lines[:3]), fill="#555", font=font)
+def unit(vectors: Vectors) -> Vectors:
+    """Return vectors [..., D] at length 1; 0 stays 0."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12), np.float32)
+
+
+def _terms(query: Any, by: str) -> list[Term]:
+    is_several = isinstance(query, list | tuple) and query and all(isinstance(one, Term) for one in query)
+    terms = list(query) if is_several and not isinstance(query, Term) else [query]
+    return [one if isinstance(one, Term) else Term(by, one) for one in terms]
+
+
+def _candidates(
+    index: Index,
+    name: str,
+    place: int,
+    plain: Vectors,
+    shifted: Vectors,
+    count: int,
+    allowed: NDArray[np.int64] | None,
+    *,
+    centred: bool,
+) -> Candidates:
+    cosines, ids = index.nearest(name, plain, count, among=allowed)
+    scores = cosines
+    if centred:
+        vectors = unit(index.vectors(name, ids) - index.mean(name))  # [Q, C, D]
+        scores = np.where(ids >= 0, np.einsum("qcd,qd->qc", vectors, shifted), -np.inf).astype(np.float32)
+    return Candidates(scores, cosines, ids, np.full(ids.shape, place))
+
+
+def _best_first(parts: Sequence[Candidates]) -> Candidates:
+    """Return the candidates [C] of several modalities as one."""
+    scores, cosines, ids, places = (np.concatenate(fields) for fields in zip(*parts, strict=True))
+    order = np.argsort(-scores, kind="stable")
+    return Candidates(scores[order], cosines[order], ids[order], places[order])
+
+
+def _chosen(
+    index: Index,
+    names: Sequence[str],
+    by: str,
+    query: Vectors,
+    some: Candidates,
+    k: int,
+    *,
+    one_per_group: bool,
+    fold: float | None,
+    min_probability: float,
+) -> tuple[list[Hit], bool]:
+    """Return the answers among candidates, and whether more candidates might give more answers."""
+    hits: list[Hit] = []
+    groups: set[str] = set()
+    kept: dict[str, list[Vectors]] = {name: [] for name in names}
+    there = some.ids >= 0
+    probabilities = np.full(len(some.ids), np.nan)
+    for place, name in enumerate(names):
+        own = there & (some.places == place)
+        probabilities[own] = index.probability(by, name, query, some.cosines[own])
+    if min_probability and np.isnan(probabilities[there]).any():
+        raise InputError(
+            f"this index can't tell how probable a match of {by} among {', '.join(names)} is: it holds too few groups "
+            "that have both"
+        )
+    for start in range(0, len(some.ids), max(k, 1)):
+        part = slice(start, start + max(k, 1))
+        items = index.store.items(some.ids[part][there[part]].tolist())
+        for score, id, place, probability in zip(
+            some.scores[part], some.ids[part].tolist(), some.places[part], probabilities[part], strict=True
+        ):
+            if id not in items or probability < min_probability:
+                continue
+            item = items[id]
+            if one_per_group and item.group in groups:
+                continue
+            if fold is not None:
+                vector = index.vectors(names[place], np.array([id]))[0]
+                if any(float(vector @ other) >= fold for other in kept[names[place]]):
+                    continue
+                kept[names[place]].append(vector)
+            groups.add(item.group)
+            hits.append(Hit(float(score), item, None if np.isnan(probability) else float(probability)))
+            if len(hits) == k:
+                return hits, False
+    is_improbable = bool(min_probability and there.any() and probabilities[there][-1] < min_probability)
+    return hits, not is_improbable

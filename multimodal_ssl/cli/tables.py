@@ -47,12 +47,14 @@ def print_directions(directions: Sequence[Direction]) -> None:
 
 
 def print_hits(hits: Sequence[Hit]) -> None:
-    """Print answers with their cosine."""
-    table = Table("cosine", "key", "what it is", "file")
+    """Print answers with what they were ranked by and how probably they are matches."""
+    table = Table("score", "p(match)", "key", "modality", "what it is", "file")
     for hit in hits:
-        preview = hit.item.preview
-        what = preview.text or preview.caption or ""
-        table.add_row(f"{hit.score:.3f}", escape(hit.item.key), escape(what), escape(preview.path or ""))
+        item = hit.item
+        probability = "" if hit.probability is None else f"{hit.probability:.3f}"
+        what = item.preview.text or item.preview.caption or ""
+        cells = (item.key, item.modality, what, item.preview.path or "")
+        table.add_row(f"{hit.score:.3f}", probability, *map(escape, cells))
     _console().print(table)
 
 

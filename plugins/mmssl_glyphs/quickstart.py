@@ -26,6 +26,7 @@ def quickstart(overrides: tuple[str, ...]) -> None:
     from multimodal_ssl import pipeline, retrieval
     from multimodal_ssl.cli.tables import print_directions
     from multimodal_ssl.config import load_config
+    from multimodal_ssl.contact_sheet import contact_sheet
     from multimodal_ssl.indexing import build_index
     from multimodal_ssl.report import save_report, timed
 
@@ -44,7 +45,7 @@ def quickstart(overrides: tuple[str, ...]) -> None:
     with timed(seconds, "search"):
         answers = retrieval.search(binder, index, QUERIES, by="text", among="image", k=8)
         sheet = config.run / "search.png"
-        retrieval.contact_sheet(sheet, list(zip(QUERIES, answers, strict=True)))
+        contact_sheet(sheet, list(zip(QUERIES, answers, strict=True)))
 
     report = save_report(config, binder.fingerprint(), directions, seconds)
     print_directions(directions)

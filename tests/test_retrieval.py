@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from multimodal_ssl import Index, InputError, Term, search
+from multimodal_ssl.binder import Binder
+from multimodal_ssl.embed import Embedded
+from multimodal_ssl.retrieval import unit
+
+from .toys import toy_binder
+
+COUNT = 300
+
+
+@pytest.fixture(scope="module")
+def binder() -> Binder:
+    return toy_binder("ab").eval()
+
+
+@pytest.fixture
+def index(tmp_path: Path, binder: Binder) -> Iterator[Index]:
+    """Hold the numbers from 0 to 299 as "a" and as "b", ten of them a group."""
+    with Index.create(tmp_path / "index", binder.fingerprint(), binder.dim) as made:
+        for name in "ab":
+            made.add(name, numbers(binder, name))
+        yield made
+
+
+def numbers(binder: Binder, name: str) -> Embedded:
+    values = [float(i) for i in range(COUNT)]
+    keys, groups = [str(i) for i in range(COUNT)], [str(i // 10) for i in range(COUNT)]
+    metadata = [{"tens": float(i // 10 % 10), "odd": "yes" if i % 2 else "no"} for i in range(COUNT)]
+    return Embedded(binder.encode(name, values), keys, groups, metadata=metadata)
+
+
+def keys(hits: Any) -> list[str]:
+    return [hit.item.key for hit in hits]
+
+
+def test_every_way_of_searching_agrees_with_comparing_all(index: Index, binder: Binder) -> None:
+    queries = [3.3, 77.7, 240.0]
+    vectors, b = binder.encode("a", queries), numbers(binder, "b")
+    cosines = vectors @ b.vectors.T
+    found = search(binder, index, queries, by="a", k=7)
+    for hits, row in zip(found, cosines, strict=True):
+        np.testing.assert_allclose([hit.score for hit in hits], np.sort(row)[::-1][:7], rtol=1e-5)
+        np.testing.assert_allclose([row[int(key)] for key in keys(hits)], [hit.score for hit in hits], rtol=1e-5)
+    (hits,) = search(binder, index, queries[:1], by="a", k=7, where="odd = 'yes' and tens < 3")
+    allowed = np.array([i % 2 == 1 and i // 10 % 10 < 3 for i in range(COUNT)])
+    np.testing.assert_allclose([hit.score for hit in hits], np.sort(cosines[0][allowed])[::-1][:7], rtol=1e-5)
+    assert all(allowed[int(key)] for key in keys(hits))
+    assert search(binder, index, queries[:1], by="a", where="tens > 50") == [[]]
+
+
+def test_a_query_of_several_parts_is_their_weighted_sum(index: Index, binder: Binder) -> None:
+    terms = [Term("a", 3.0), Term("b", 50.0, 0.5), Term("a", 120.0, -0.7)]
+    one, two, three = (binder.encode(term.by, [term.item])[0] for term in terms)
+    query = unit(one + 0.5 * two - 0.7 * three)
+    (hits,) = search(binder, index, [terms], among="b", k=5)
+    expected = np.sort(numbers(binder, "b").vectors @ query)[::-1][:5]
+    np.testing.assert_allclose([hit.score for hit in hits], expected, rtol=1e-5)
+    with pytest.raises(InputError, match="cancel each other out"):
+        search(binder, index, [[Term("a", 3.0), Term("a", 3.0, -1.0)]])
+
+
+def test_a_mixed_gallery_is_ranked_with_the_mean_of_each_modality_taken_off(index: Index, binder: Binder) -> None:
+    (hits,) = search(binder, index, [3.3], by="a", among=["a", "b"], k=20)
+    query = unit(binder.encode("a", [3.3])[0] - index.mean("a"))
+    both = {name: unit(numbers(binder, name).vectors - index.mean(name)) @ query for name in "ab"}
+    expected = np.sort(np.concatenate(list(both.values())))[::-1][:20]
+    np.testing.assert_allclose([hit.score for hit in hits], expected, rtol=1e-4)
+    np.testing.assert_allclose([both[hit.item.modality][int(hit.item.key)] for hit in hits], expected, rtol=1e-4)
+    (raw,) = search(binder, index, [3.3], by="a", among=["a", "b"], k=20, centre=False)
+    cosines = np.concatenate([numbers(binder, name).vectors @ binder.encode("a", [3.3])[0] for name in "ab"])
+    np.testing.assert_allclose([hit.score for hit in raw], np.sort(cosines)[::-1][:20], rtol=1e-5)
+
+
+def test_groups_are_collapsed_and_near_duplicates_folded(index: Index, binder: Binder) -> None:
+    (hits,) = search(binder, index, [3.3], by="a", k=25, one_per_group=True)
+    groups = [hit.item.group for hit in hits]
+    assert len(set(groups)) == len(groups) == 25
+    cosines = numbers(binder, "b").vectors @ binder.encode("a", [3.3])[0]
+    best = sorted((cosines[10 * group : 10 * group + 10].max() for group in range(30)), reverse=True)
+    np.testing.assert_allclose([hit.score for hit in hits], best[:25], rtol=1e-5)
+    (hits,) = search(binder, index, [3.3], by="a", k=10, fold=0.99)
+    vectors = numbers(binder, "b").vectors
+    chosen: list[int] = []
+    for row in np.argsort(-cosines, kind="stable"):
+        if all(vectors[row] @ vectors[other] < 0.99 for other in chosen):
+            chosen.append(int(row))
+    assert keys(hits) == [str(row) for row in chosen[:10]]
+
+
+def pairs(rng: np.random.Generator, count: int, noise: float) -> list[np.ndarray[Any, Any]]:
+    meaning = rng.standard_normal((count, 32))
+    return [unit((meaning + noise * rng.standard_normal((count, 32))).astype(np.float32)) for _ in range(2)]
+
+
+@pytest.mark.parametrize("noise", [0.4, 0.8])
+def test_probabilities_of_unseen_queries_are_right_and_a_query_without_an_answer_gets_none(
+    tmp_path: Path, noise: float
+) -> None:
+    rng = np.random.default_rng(0)
+    first, second = pairs(rng, 3000, noise)
+    names = [str(i) for i in range(3000)]
+    with Index.create(tmp_path / "index", "f", 32) as index:
+        index.add("a", Embedded(first[:1000], names[:1000], names[:1000]))
+        index.add("b", Embedded(second[:2000], names[:2000], names[:2000]))
+        assert index.calibrate()["a-b"].error < 0.05
+        cosines, ids = index.nearest("b", first[1000:], 5)  # 1,000 that have an answer and 1,000 that have none
+        probability = np.stack([index.probability("a", "b", *one) for one in zip(first[1000:], cosines, strict=True)])
+        hits = [index.hits(*one) for one in zip(ids, cosines, strict=True)]
+    is_match = np.array([[hit.item.key == str(1000 + row) for hit in some] for row, some in enumerate(hits)])
+    for low in np.arange(0, 1, 0.2):
+        inside = (probability >= low) & (probability < low + 0.2)
+        if inside.sum() > 100:
+            assert abs(is_match[inside].mean() - probability[inside].mean()) < 0.1
+    says_something = probability[:, 0] >= 0.5
+    assert says_something[1000:].mean() < 0.15
+    assert says_something[:1000].mean() > (0.8 if noise == 0.4 else 0.2)
+
+
+def test_an_improbable_answer_is_left_out_and_without_groups_nothing_is_probable(index: Index, binder: Binder) -> None:
+    with pytest.raises(InputError, match="can't tell how probable a match of a among b is"):
+        search(binder, index, [3.3], by="a", min_probability=0.5)
+    assert search(binder, index, [3.3], by="a", k=1)[0][0].probability is None
+    index.calibrate()
+    (hits,) = search(binder, index, [3.3], by="a", k=300)
+    assert all(hit.probability is not None for hit in hits)
+    middle = float(np.median([hit.probability or 0 for hit in hits]))
+    (some,) = search(binder, index, [3.3], by="a", k=300, min_probability=middle)
+    assert keys(some) == [hit.item.key for hit in hits if (hit.probability or 0) >= middle]
+
+
+def test_what_makes_no_sense_is_told(index: Index, binder: Binder) -> None:
+    with pytest.raises(InputError, match="queries are a list"):
+        search(binder, index, "words")
+    with pytest.raises(InputError, match="min_probability is 2"):
+        search(binder, index, [1.0], by="a", min_probability=2)
+    with pytest.raises(InputError, match="made by the Binder"):
+        search(toy_binder("ab", seed=1).eval(), index, [1.0], by="a")
+    with pytest.raises(InputError, match="expected"):
+        search(binder, index, [1.0], by="a", where="tens >")
