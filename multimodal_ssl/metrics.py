@@ -5,17 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from multimodal_ssl.errors import InputError
+from multimodal_ssl.ranking import DEPTH, Floats, everything_tied, expected, find_ties
+from multimodal_ssl.resampling import percentile_interval, resampled_means
 
-CHUNK = 2**25  # scores that stand in memory together
+MEASURES = ("MRR", "mAP", f"nDCG@{DEPTH}", "R-precision")  # beside R@k
 
-Counts = NDArray[np.int64]
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over queries with its 95 % interval over groups, and what a random order gives."""
+
+    value: float
+    low: float
+    high: float
+    chance: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,7 @@ class Retrieval:
         interval: k -> 95 % interval of it, over groups.
         chance: k -> what a random order gives.
         median_rank: of the first item of the group; 1 is best.
+        measures: MRR, mAP, nDCG@10 and R-precision.
     """
 
     n: int
@@ -38,16 +48,29 @@ class Retrieval:
     interval: dict[int, tuple[float, float]]
     chance: dict[int, float]
     median_rank: float
+    measures: dict[str, Estimate]
 
 
-class FirstHits(NamedTuple):
-    """Where the best item of each query's group stands, counts [N]: `greater` items score more; of the items with its
-    very score, `tied_hits` are of the group and `tied_others` are not. `hits` is the size of the group."""
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How each query was answered.
 
-    greater: Counts
-    tied_hits: Counts
-    tied_others: Counts
-    hits: Counts
+    Attributes:
+        rows: [Q], of the queries that have something to find; `unanswerable` is how many have not.
+        groups: [Q].
+        gallery: items searched.
+        ks: of R@k.
+        values: measure (see `ranking.expected`) -> [Q].
+        chance: measure -> what a random order gives, [Q].
+    """
+
+    rows: NDArray[np.int64]
+    unanswerable: int
+    groups: NDArray[np.int64]
+    gallery: int
+    ks: tuple[int, ...]
+    values: dict[str, Floats]
+    chance: dict[str, Floats]
 
 
 def retrieval(
@@ -63,57 +86,57 @@ def retrieval(
     Ties count as their expectation over random orders, so a collapsed model scores chance. Raises InputError if there
     is nothing to measure, or a vector is not finite.
     """
-    for name, vectors in (("queries", queries), ("gallery", gallery)):
-        if not np.isfinite(vectors).all():
-            raise InputError(f"some vectors of the {name} are not finite: they would seem to be found at once")
-    found = first_hits(queries, gallery, query_groups, gallery_groups)
-    answerable = found.hits > 0
-    if not answerable.any():
-        raise InputError("no query has an item of its group in the gallery: nothing to measure")
-    found = FirstHits(*(counts[answerable] for counts in found))
-    tied = found.tied_hits + found.tied_others
-    shares = {k: chance_of_hit(found.tied_hits, tied, k - found.greater) for k in ks}
-    groups = query_groups[answerable]
-    return Retrieval(
-        n=len(groups),
-        unanswerable=int((~answerable).sum()),
-        gallery=len(gallery),
-        recall={k: float(shares[k].mean()) for k in ks},
-        interval={k: wilson_interval(shares[k], groups) for k in ks},
-        chance={
-            k: float(chance_of_hit(found.hits, np.full_like(tied, len(gallery)), np.full_like(tied, k)).mean())
-            for k in ks
-        },
-        median_rank=float(np.median(found.greater + (tied + 1) / (found.tied_hits + 1))),
-    )
+    return summarise(answer(queries, gallery, query_groups, gallery_groups, ks=ks))
 
 
-def first_hits(
+def answer(
     queries: NDArray[np.float32],
     gallery: NDArray[np.float32],
     query_groups: NDArray[np.int64],
     gallery_groups: NDArray[np.int64],
-) -> FirstHits:
-    """Find the best item of each query's group."""
-    items, item_groups = torch.from_numpy(gallery).T, torch.from_numpy(gallery_groups)
-    parts = []
-    size = max(1, CHUNK // max(1, len(gallery)))
-    for start in range(0, len(queries), size):
-        scores = torch.from_numpy(queries[start : start + size]) @ items  # [size, M]
-        same = torch.from_numpy(query_groups[start : start + size])[:, None] == item_groups
-        best = scores.masked_fill(~same, -torch.inf).amax(1, keepdim=True)
-        tied = scores == best
-        parts.append(torch.stack([(scores > best).sum(1), (tied & same).sum(1), (tied & ~same).sum(1), same.sum(1)]))
-    return FirstHits(*torch.cat(parts, 1).numpy())
+    *,
+    ks: Sequence[int] = (1, 5, 10),
+) -> Answers:
+    """Return how each query is answered; arguments and errors are those of `retrieval`."""
+    for name, vectors in (("queries", queries), ("gallery", gallery)):
+        if not np.isfinite(vectors).all():
+            raise InputError(f"some vectors of the {name} are not finite: they would seem to be found at once")
+    sizes, which = np.unique(gallery_groups, return_counts=True)
+    rows = np.flatnonzero(np.isin(query_groups, sizes))
+    if not len(rows):
+        raise InputError("no query has an item of its group in the gallery: nothing to measure")
+    groups = query_groups[rows]
+    parts = [expected(one, ks=ks) for one in find_ties(queries[rows], gallery, groups, gallery_groups)]
+    hits, size = np.unique(which[np.searchsorted(sizes, groups)], return_inverse=True)
+    random = expected(everything_tied(hits, len(gallery)), ks=ks)
+    return Answers(
+        rows=rows,
+        unanswerable=len(queries) - len(rows),
+        groups=groups,
+        gallery=len(gallery),
+        ks=tuple(ks),
+        values={name: np.concatenate([part[name] for part in parts]) for name in random},
+        chance={name: values[size] for name, values in random.items()},
+    )
 
 
-def chance_of_hit(hits: Counts, items: Counts, draws: Counts) -> NDArray[np.float64]:
-    """Return the probability that some of `hits` among `items` are among `draws` drawn at random (hypergeometric)."""
-    miss = np.ones(len(hits))
-    for drawn in range(max(0, int(draws.max(initial=0)))):
-        left = np.maximum(items - drawn, 1)
-        miss *= np.where(drawn < draws, np.maximum(items - hits - drawn, 0) / left, 1.0)
-    return 1 - miss
+def summarise(answers: Answers) -> Retrieval:
+    """Return the means over queries, with intervals over groups: Wilson's for R@k, a bootstrap for all others."""
+    values, chance = answers.values, {name: float(one.mean()) for name, one in answers.chance.items()}
+    low, high = percentile_interval(resampled_means(np.stack([values[name] for name in MEASURES], 1), answers.groups))
+    return Retrieval(
+        n=len(answers.rows),
+        unanswerable=answers.unanswerable,
+        gallery=answers.gallery,
+        recall={k: float(values[f"R@{k}"].mean()) for k in answers.ks},
+        interval={k: wilson_interval(values[f"R@{k}"], answers.groups) for k in answers.ks},
+        chance={k: chance[f"R@{k}"] for k in answers.ks},
+        median_rank=float(np.median(values["rank"])),
+        measures={
+            name: Estimate(float(values[name].mean()), float(low[i]), float(high[i]), chance[name])
+            for i, name in enumerate(MEASURES)
+        },
+    )
 
 
 def wilson_interval(values: NDArray[np.float64], groups: NDArray[np.int64]) -> tuple[float, float]:

@@ -19,12 +19,13 @@ from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors, save_tensors
 from multimodal_ssl.config import Config, SourceConfig, dump_config, load_config
 from multimodal_ssl.corrupt import corrupted
-from multimodal_ssl.data import Supply, hash64, raw_items
+from multimodal_ssl.data import Supply, raw_items
 from multimodal_ssl.decoys import plant
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError, nearest
+from multimodal_ssl.evaluation import Evaluation, evaluate
 from multimodal_ssl.files import write_text
-from multimodal_ssl.metrics import retrieval
+from multimodal_ssl.metrics import summarise
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.report import Direction, save_card
@@ -108,20 +109,44 @@ def bench(
 
     All items of one modality are one gallery, whichever source they come from; items of the query's group are hits.
     """
+    return directions(run, evaluate_run(run, overrides, binder=binder, catalog=catalog))
+
+
+def evaluate_run(
+    run: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    binder: Binder | None = None,
+    traits: bool = False,
+    catalog: Catalog | None = None,
+) -> Evaluation:
+    """Embed a run's evaluation sources, and search the items of each modality by those of each other."""
     catalog = catalog or Catalog.discover()
     config = run_config(run, overrides)
     if not config.evaluation:
         raise InputError(f"the config of {run} has no `evaluation:` sources; give one, e.g. evaluation=[{{name: ...}}]")
     binder = binder or load(run, catalog=catalog)
-    found, _ = embed(binder, open_supplies(config.evaluation, catalog), workers=config.train.workers)
+    supplies = open_supplies(config.evaluation, catalog)
+    return evaluate(embed(binder, supplies, workers=config.train.workers, traits=traits)[0])
+
+
+def directions(run: Path | str, evaluation: Evaluation) -> list[Direction]:
+    """Return what an evaluation of a run tells of each direction; raise InputError if there is none."""
+    if not evaluation.answers:
+        raise InputError(f"no two modalities of the evaluation share a group: {', '.join(evaluation.items)}")
     trained = {frozenset(pair) for pair in _read_binder(Path(run))["pairs"]}
-    directions = []
-    for query, gallery in itertools.permutations(found, 2):
-        if set(found[query].groups) & set(found[gallery].groups):
-            directions.append(_direction(query, found[query], gallery, found[gallery], trained))
-    if not directions:
-        raise InputError(f"no two modalities of the evaluation share a group: {', '.join(found)}")
-    return directions
+    return [Direction(*names, frozenset(names) in trained, summarise(one)) for names, one in evaluation.answers.items()]
+
+
+def embed_training(
+    run: Path | str, overrides: Sequence[str] = (), *, binder: Binder | None = None, catalog: Catalog | None = None
+) -> dict[str, Embedded]:
+    """Embed what a run was trained on, with its traits."""
+    catalog = catalog or Catalog.discover()
+    config = run_config(run, overrides)
+    binder = binder or load(run, catalog=catalog)
+    supplies, _ = open_training(config, catalog)
+    return embed(binder, supplies, workers=config.train.workers, traits=True)[0]
 
 
 def run_config(run: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -198,11 +223,6 @@ def is_main_process() -> bool:
 
 def _process() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())  # without a GPU it must be told, or it sees one only
-
-
-def _direction(query: str, a: Embedded, gallery: str, b: Embedded, trained: set[frozenset[str]]) -> Direction:
-    result = retrieval(a.vectors, b.vectors, hash64(a.groups), hash64(b.groups))
-    return Direction(query, gallery, frozenset((query, gallery)) in trained, result)
 
 
 def _from_recipe(recipe: Mapping[str, Any], catalog: Catalog) -> Binder:

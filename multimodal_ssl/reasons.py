@@ -21,26 +21,41 @@ def repeated(keys: Sequence[str], traits: Sequence[Sequence[Traits]]) -> Reasons
     """Return of each sample the one before it that its encoders can't tell from it; traits: of each item [N]."""
     seen: dict[tuple[int, ...], str] = {}
     found: Reasons = []
-    for key, items in zip(keys, zip(*traits, strict=True), strict=True):
-        before = seen.setdefault(tuple(one.digest for one in items), key)
+    for key, digests in zip(keys, joint_digests(traits), strict=True):
+        before = seen.setdefault(digests, key)
         found.append([] if before == key else [f"duplicate of {before}"])
     return found
 
 
-def nearly_repeated(keys: Sequence[str], views: Sequence[NDArray[np.float32]], groups: NDArray[np.int64]) -> Reasons:
-    """Return of each sample the nearest one of another group, if in all views [N, D] it is as good as the same.
+def joint_digests(traits: Sequence[Sequence[Traits]]) -> list[tuple[int, ...]]:
+    """Return the digests of each sample, from the traits of each of its items [N]."""
+    return [tuple(one.digest for one in items) for items in zip(*traits, strict=True)]
 
-    Only the few nearest are looked at: a sample among many of its own group may be missed.
+
+def nearly_repeated(keys: Sequence[str], views: Sequence[NDArray[np.float32]], groups: NDArray[np.int64]) -> Reasons:
+    """Return of each sample the nearest one of another group, if in all views [N, D] it is as good as the same."""
+    twins = near_twins(views, views, groups, groups)
+    return [[f"near duplicate of {keys[twin]}"] if twin >= 0 else [] for twin in twins]
+
+
+def near_twins(
+    views: Sequence[NDArray[np.float32]],
+    others: Sequence[NDArray[np.float32]],
+    groups: NDArray[np.int64],
+    other_groups: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Return the row [N] among the others of the nearest one of another group that is the same in all views, or -1.
+
+    The same, that is: a cosine of NEAR at least. Views [N, D] and others [M, D] are unit vectors. Only the few nearest
+    are looked at: a sample among many of its own group may be missed.
     """
-    joint = np.concatenate(views, 1) / np.sqrt(len(views), dtype=np.float32)
-    near = neighbours(joint, joint, 8)
-    found: Reasons = [[] for _ in keys]
-    for column in near.T[::-1]:  # the nearest comes last and stays
-        same = groups != groups[column]
-        for view in views:
-            same &= (view * view[column]).sum(1) >= NEAR
-        for row in np.flatnonzero(same):
-            found[row] = [f"near duplicate of {keys[column[row]]}"]
+    joint, all_others = (np.concatenate(one, 1) / np.sqrt(len(one), dtype=np.float32) for one in (views, others))
+    found = np.full(len(joint), -1)
+    for column in neighbours(all_others, joint, 8).T[::-1]:  # the nearest comes last and stays
+        same = groups != other_groups[column]
+        for view, other in zip(views, others, strict=True):
+            same &= (view * other[column]).sum(1) >= NEAR
+        found = np.where(same, column, found)
     return found
 
 

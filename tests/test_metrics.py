@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from multimodal_ssl.errors import InputError
-from multimodal_ssl.metrics import auroc, chance_of_hit, first_hits, retrieval, wilson_interval
+from multimodal_ssl.metrics import auroc, retrieval, wilson_interval
 
 
 def unit(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
@@ -40,6 +38,8 @@ def test_a_collapsed_model_scores_exactly_chance() -> None:
     found = retrieval(same, same, groups, groups)
     for k in (1, 5, 10):
         assert found.recall[k] == pytest.approx(found.chance[k])
+    for name, one in found.measures.items():
+        assert one.value == pytest.approx(one.chance), name
 
 
 def test_a_perfect_model_scores_one() -> None:
@@ -50,18 +50,10 @@ def test_a_perfect_model_scores_one() -> None:
     assert found.interval[1][1] == 1
     assert found.median_rank == 1
     assert found.chance[10] == pytest.approx(10 / 40)
-
-
-def test_chance_is_hypergeometric() -> None:
-    for hits, items, draws in ((1, 10, 3), (3, 10, 1), (4, 9, 5), (2, 5, 5), (2, 5, 0), (0, 5, 3), (5, 5, 1)):
-        expected = 1 - math.comb(items - hits, draws) / math.comb(items, draws)
-        assert chance_of_hit(*(np.array([one]) for one in (hits, items, draws)))[0] == pytest.approx(expected)
-
-
-def test_ties_are_counted_apart() -> None:
-    gallery = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.float32)
-    found = first_hits(gallery[:1], gallery, np.array([7]), np.array([7, 8, 8, 7]))
-    assert [counts.tolist() for counts in found] == [[0], [1], [2], [2]]
+    for one in found.measures.values():
+        assert (one.value, one.low, one.high) == pytest.approx((1, 1, 1))
+    assert found.measures["MRR"].chance == pytest.approx(sum(1 / rank for rank in range(1, 41)) / 40)
+    assert found.measures["R-precision"].chance == pytest.approx(1 / 40)
 
 
 @pytest.mark.parametrize(("size", "groups", "rate"), [(1, 30, 0.97), (1, 300, 0.997), (4, 60, 0.5), (8, 50, 0.9)])
@@ -90,13 +82,16 @@ def test_vectors_that_are_not_finite_are_refused_rather_than_found(which: str) -
         retrieval(vectors["queries"], vectors["gallery"], np.arange(10), np.arange(10))
 
 
-def test_queries_are_scored_in_parts_when_the_gallery_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_are_over_groups_and_hold_the_mean() -> None:
     rng = np.random.default_rng(6)
-    arguments = unit(rng, 50, 8), unit(rng, 30, 8), rng.integers(0, 9, 50), rng.integers(0, 9, 30)
-    whole = first_hits(*arguments)
-    monkeypatch.setattr("multimodal_ssl.metrics.CHUNK", 100)
-    for one, other in zip(first_hits(*arguments), whole, strict=True):
-        np.testing.assert_array_equal(one, other)
+    queries, gallery = unit(rng, 40, 6), unit(rng, 30, 6)
+    groups, others = np.arange(40) % 10, np.arange(30) % 10
+    found = retrieval(queries, gallery, groups, others)
+    fivefold = retrieval(np.tile(queries, (5, 1)), gallery, np.tile(groups, 5), others)
+    for name, one in found.measures.items():
+        assert one.low < one.value < one.high
+        other = fivefold.measures[name]  # the same queries again are no more evidence
+        assert (other.value, other.low, other.high) == pytest.approx((one.value, one.low, one.high))
 
 
 def test_a_gallery_without_any_group_of_the_queries_is_an_error() -> None:

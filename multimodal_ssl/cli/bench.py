@@ -3,36 +3,105 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
+
+File = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--measures", is_flag=True, help="Print MRR, mAP, nDCG@10 and R-precision, too.")
+@click.option("--against", type=click.Path(path_type=Path), help="Compare with this other run on the same items.")
+@click.option("--leaks", is_flag=True, help="Look for items of the evaluation among those that were trained on.")
+@click.option("--zero-shot", metavar="NAME", help="Classify the items of this name by the names of classes.")
+@click.option("--by", default="text", show_default=True, help="What the names of classes are, for --zero-shot.")
+@click.option("--classes", type=File, help="JSON: class -> name or list of prompts.  [default: the labels]")
+@click.option("--templates", type=File, help="Text, one a line: what names are put into, such as `a photo of a {}`.")
+@click.option("--label", metavar="COLUMN", help="Metadata that is an item's class.  [default: its group]")
+@click.option("--verify", is_flag=True, help="Measure how well a threshold tells right pairs from wrong ones.")
 @click.option(
-    "--json",
-    "json_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the figures to this file as well.",
-)
-def bench(run: Path, overrides: tuple[str, ...], json_path: Path | None) -> None:
+    "--far", "fars", type=click.FloatRange(0, 1, min_open=True), multiple=True,
+    help="For --verify: share of wrong pairs accepted.  [default: 0.1, 0.01, 0.001, as far as pairs suffice]",
+)  # fmt: skip
+@click.option("--plot", type=File, help="For --verify: draw the ROC into this PNG.")
+@click.option("--json", "json_path", type=File, help="Write all figures to this file as well.")
+def bench(
+    run: Path,
+    overrides: tuple[str, ...],
+    measures: bool,
+    against: Path | None,
+    leaks: bool,
+    zero_shot: str | None,
+    by: str,
+    classes: Path | None,
+    templates: Path | None,
+    label: str | None,
+    verify: bool,
+    fars: tuple[float, ...],
+    plot: Path | None,
+    json_path: Path | None,
+) -> None:
     """Measure retrieval on a run's evaluation sources: every pair of modalities, trained or emerged, both directions.
 
     \b
     Example:
       mmssl bench runs/icons evaluation.0.path=other.parquet --json figures.json
+      mmssl bench runs/icons --measures --against runs/icons-slow
+      mmssl bench runs/icons --leaks --verify --plot roc.png
+      mmssl bench runs/icons --zero-shot image --classes classes.json --label category
     """
-    from multimodal_ssl import pipeline
-    from multimodal_ssl.cli.tables import print_directions
+    from multimodal_ssl import comparison, pipeline, verification
+    from multimodal_ssl import leaks as leaking
+    from multimodal_ssl import zero_shot as zero
+    from multimodal_ssl.cli import tables
+    from multimodal_ssl.errors import InputError
     from multimodal_ssl.files import write_text
     from multimodal_ssl.report import figures
 
+    for name, given in (("--classes", classes), ("--templates", templates), ("--label", label)):
+        if given and not zero_shot:
+            raise InputError(f"{name} is for --zero-shot NAME: say which items to classify")
+    for name, asked in (("--far", fars), ("--plot", plot)):
+        if asked and not verify:
+            raise InputError(f"{name} is for --verify: give that, too")
+    named = zero.read_classes(classes) if classes else None
+    put_into = zero.read_templates(templates) if templates else None
     binder = pipeline.load(run)
-    directions = pipeline.bench(run, overrides, binder=binder)
-    print_directions(directions)
+    other = pipeline.load(against) if against else None
+    evaluation = pipeline.evaluate_run(run, overrides, binder=binder, traits=leaks or label is not None)
+    only_classes = zero_shot is not None and not evaluation.answers
+    directions = [] if only_classes else pipeline.directions(run, evaluation)
+    found = figures(pipeline.run_config(run, overrides), binder.fingerprint(), directions)
+    if directions:
+        tables.print_directions(directions)
+    if measures and directions:
+        tables.print_measures(directions)
+    if against and other:
+        compared = comparison.compare(evaluation, pipeline.evaluate_run(against, overrides, binder=other))
+        tables.print_comparisons(compared, measures=measures)
+        told = {"run": str(against), "fingerprint": other.fingerprint()}
+        found["against"] = {**told, "directions": [asdict(one) for one in compared]}
+    if leaks:
+        leaked = leaking.find_leaks(evaluation, pipeline.embed_training(run, overrides, binder=binder))
+        tables.print_leaks(leaked)
+        found["leaks"] = asdict(leaked)
+    if zero_shot:
+        classified = zero.classify(
+            binder, evaluation.items, zero_shot, by=by, label=label, classes=named, templates=put_into
+        )
+        tables.print_zero_shot(classified)
+        found["zero_shot"] = asdict(classified)
+    if verify:
+        verified = verification.verify_items(evaluation.items, fars=fars or None)
+        tables.print_verifications(verified)
+        found["verification"] = [{"items": names, **asdict(one)} for names, one in verified.items()]
+        if plot:
+            verification.draw_roc(plot, verified)
+            click.echo(f"drawn: {plot}", err=True)
     if json_path:
-        found = figures(pipeline.run_config(run, overrides), binder.fingerprint(), directions)
         json_path.parent.mkdir(parents=True, exist_ok=True)
         write_text(json_path, json.dumps(found, indent=2))

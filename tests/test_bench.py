@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from multimodal_ssl import bench
+
+from .test_cli import mmssl
+
+FONTS = ("evaluation.0.fonts_per_character=4", "evaluation.0.limit=120")  # several pictures of one character
+
+
+def test_the_table_stays_as_it_is_and_more_is_asked_for(trained_run: Path, tmp_path: Path) -> None:
+    plain = mmssl("bench", trained_run, *FONTS).stdout
+    assert "R@10 (95 %)" in plain
+    assert "mAP" not in plain
+    done = mmssl("bench", trained_run, *FONTS, "--measures", "--json", tmp_path / "figures.json")
+    for column in ("MRR (95 %)", "mAP (95 %)", "nDCG@10 (95 %)", "R-precision (95 %)", "chance"):
+        assert column in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 160
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    for one, direction in zip(figures["retrieval"], bench(trained_run, FONTS), strict=True):
+        assert one["result"]["measures"].keys() == {"MRR", "mAP", "nDCG@10", "R-precision"}
+        for name, estimate in one["result"]["measures"].items():
+            assert estimate["low"] <= estimate["value"] <= estimate["high"]
+            assert estimate["value"] == direction.result.measures[name].value
+
+
+def test_a_run_is_compared_with_another_on_the_same_items(trained_run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(trained_run, other)
+    done = mmssl("bench", trained_run, *FONTS, "--against", other, "--json", tmp_path / "figures.json")
+    assert "difference (95 %)" in done.stdout
+    assert "+0.000 (+0.000 to +0.000)" in done.stdout
+    assert "MRR" not in done.stdout
+    assert "MRR" in mmssl("bench", trained_run, *FONTS, "--against", other, "--measures").stdout
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["against"]["fingerprint"] == figures["provenance"]["fingerprint"]
+    assert all(one["differences"]["mAP"]["p_value"] == 1 for one in figures["against"]["directions"])
+
+    config = other / "config.yaml"
+    config.write_text(config.read_text().replace("limit: 60", "limit: 50"))
+    message = mmssl("bench", trained_run, "--against", other, code=2).stderr
+    assert "error: the runs were evaluated on different items of image: " in message
+    assert "give both the same, e.g. evaluation.0.path=test.csv" in message
+    assert len(message.splitlines()) == 1
+    assert "holds no trained run" in mmssl("bench", trained_run, "--against", tmp_path, code=2).stderr
+
+
+def test_leaks_are_told_and_an_evaluation_on_what_was_trained_on_is_all_leak(trained_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    done = mmssl("bench", trained_run, "--leaks", "--json", path)
+    assert "a cosine of 0.99 by this run's own vectors" in " ".join(done.stdout.split())
+    leaks = json.loads(path.read_text())["leaks"]
+    assert [one["items"] for one in leaks["overlaps"]] == [
+        ["image"], ["text"], ["outline"], ["image", "text"], ["image", "outline"], ["text", "outline"],
+    ]  # fmt: skip
+    assert leaks["near"] == 0.99
+    assert not any(twin["equal"] for twin in leaks["overlaps"][3]["twins"]), "no character is in two splits"
+    trained_on = "evaluation=[{name: glyphs, use: [image, text], limit: 600}]"
+    done = mmssl("bench", trained_run, trained_on, "--leaks", "--json", path)
+    assert "none left" in done.stdout
+    for one in json.loads(path.read_text())["leaks"]["overlaps"]:
+        assert sum(twin["equal"] for twin in one["twins"]) == one["n"] == 600
+
+
+def test_items_are_classified_by_the_names_of_classes(trained_run: Path, tmp_path: Path) -> None:
+    path, classes, templates = (tmp_path / name for name in ("figures.json", "classes.json", "templates.txt"))
+    done = mmssl("bench", trained_run, *FONTS, "--zero-shot", "image", "--label", "font", "--json", path)
+    assert "top 1, mean per class" in done.stdout
+    found = json.loads(path.read_text())["zero_shot"]
+    assert found["n"] == 120
+    assert found["left_out"] == 0
+    assert found["classes"] == len(found["prompts"])
+    assert found["top_1"]["chance"] == pytest.approx(1 / found["classes"])
+    assert {prompts[2] for prompts in found["prompts"].values()} == {
+        f"a photo of a {name}" for name in found["prompts"]
+    }
+    some = list(found["prompts"])[:2]
+    classes.write_text(json.dumps({some[0]: "serif", some[1]: ["slanted letters", "italic"]}))
+    templates.write_text("{} font\nletter in {}\n")
+    mmssl(
+        "bench", trained_run, "evaluation=[{name: glyphs, split: test, limit: 90, use: [image]}]", "--zero-shot",
+        "image", "--label", "font", "--classes", classes, "--templates", templates, "--json", path,
+    )  # fmt: skip
+    alone = json.loads(path.read_text())
+    assert alone["retrieval"] == [], "items of one modality alone can be classified, too"
+    assert alone["zero_shot"]["prompts"] == {
+        some[0]: ["serif font", "letter in serif"], some[1]: ["slanted letters", "italic"],
+    }  # fmt: skip
+    assert alone["zero_shot"]["n"] + alone["zero_shot"]["left_out"] == 90
+
+
+def test_pairs_are_verified_and_the_curve_is_drawn(trained_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    done = mmssl("bench", trained_run, "--verify", "--plot", tmp_path / "roc.png", "--json", path)
+    assert (tmp_path / "roc.png").stat().st_size > 5000
+    assert "TAR at FAR 0.01" in done.stdout
+    assert "TAR at FAR 0.001" not in done.stdout, "3,540 wrong pairs can't resolve it"
+    first = json.loads(path.read_text())["verification"][0]
+    assert (first["items"], first["right"], first["wrong"]) == (["image", "text"], 60, 3540)
+    assert first["tar"]["0.1"]["chance"] == 0.1
+    assert np.all(np.diff(np.array(first["roc"]), axis=0) >= 0)
+    message = mmssl("bench", trained_run, "--verify", "--far", "0.001", code=2).stderr
+    assert message == (
+        "error: 3,540 wrong pairs can't resolve a FAR of 0.001: it takes 30,000, so that 30 are accepted; ask for a "
+        "greater FAR, or evaluate more items\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--classes", "classes.json"], "--classes is for --zero-shot NAME: say which items to classify"),
+        (["--label", "font"], "--label is for --zero-shot NAME"),
+        (["--far", "0.1"], "--far is for --verify: give that, too"),
+        (["--plot", "roc.png"], "--plot is for --verify"),
+        (["--zero-shot", "image", "--classes", "nowhere.json"], "can't read the classes nowhere.json"),
+        (["--zero-shot", "imag"], "has no 'imag' to classify: did you mean 'image'?"),
+        (["--zero-shot", "image", "--label", "fount"], "no item has 'fount' in its metadata: did you mean 'font'?"),
+        (["--zero-shot", "image", "--by", "sound"], "no encoder for 'sound'"),
+    ],
+)
+def test_what_can_not_be_measured_is_one_line(trained_run: Path, options: list[str], message: str) -> None:
+    error = mmssl("bench", trained_run, *options, code=2).stderr
+    assert message in error
+    assert len(error.splitlines()) == 1
