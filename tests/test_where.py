@@ -6,6 +6,7 @@ import random
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.where import Where, parse_where
 
+DOCS = Path(__file__).parents[1] / "docs"
 BUILT_IN = ("key", "group", "modality")
 NAMES = ["year", "license", "größe", "_x1", "file name", 'a"b', "it's", "in", "NULL", "a.b", "$", "$.year", "[0]", ""]
 NAMES += ["back\\slash", "\n", "?1", ":a", "a') or 1=1 --", "\U0001f600", "Year", "value", "json", "metadata"]
@@ -476,3 +478,13 @@ def test_a_damaged_filter_is_refused_in_one_line_or_taken_by_sqlite(
         put = data.draw(st.sampled_from(["", text[start:stop] * 2, *PIECES.split(" ")]) | st.text(max_size=3))
         text = text[:start] + put + text[min(stop, start + data.draw(st.integers(0, 8))) :]
     check(text)
+
+
+def test_the_filters_of_the_docs_are_understood() -> None:
+    text = (DOCS / "filters.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    for line in block.splitlines():
+        ask(open_items([{}]), parse_where(line))
+    for inline in ("license != 'MIT' or license is null", "year >= '2020'", "not license = 'MIT'"):
+        assert f"`{inline}`" in text
+        parse_where(inline)
