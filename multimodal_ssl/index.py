@@ -23,7 +23,7 @@ from multimodal_ssl.embed import Embedded
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.files import sync_folder
 from multimodal_ssl.store import DATABASE, Store, check_vectors
-from multimodal_ssl.where import parse_where
+from multimodal_ssl.where import BUILT_IN, parse_where
 
 CALIBRATED, ANSWERS = 2000, 20  # queries that probabilities are learnt from, and answers to each
 SELECTIVE = 0.02  # share of the vectors, below which comparing all of them beats any structure
@@ -160,14 +160,24 @@ class Index:
         return np.where(is_there[..., None], view.vectors[view.places.rows[places]], np.float32(0))
 
     def where(self, modality: str, text: str) -> NDArray[np.int64]:
-        """Return the ids of the items of a modality of which a condition holds, see where.py."""
-        condition, values = parse_where(text).sql()
+        """Return the ids of the items of a modality of which a condition holds (docs/filters.md).
+
+        Raises InputError if it holds of none and asks for metadata that no item has.
+        """
+        parsed = parse_where(text)
+        condition, values = parsed.sql()
         view = self._view(modality)
         with self._lock:
             if not view.is_checked:
                 self.store.check_items()
                 view.is_checked = True
-        return self.store.select(modality, condition, values)
+        found = self.store.select(modality, condition, values)
+        if not len(found):
+            known = [*BUILT_IN, *self.store.fields(modality)]
+            for name in parsed.names:
+                if name not in known:
+                    raise InputError(f"no {modality} has {name!r} to filter by: {nearest(name, known)}")
+        return found
 
     def calibrate(self) -> dict[str, calibration.Calibration]:
         """Learn how probable matches are, between all modalities that have groups in common; return it by direction."""

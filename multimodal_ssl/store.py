@@ -50,7 +50,8 @@ FORMAT = 3
 DATABASE = "index.sqlite"
 CHUNK = 2**22  # numbers that are copied at once
 STALE = 3600.0  # seconds after which a file that no part names is of no living writer
-BUSY, READ_ONLY, DISK, FULL, NO_FILE = 5, 8, 10, 13, 14  # codes of SQLite that mean no damage
+LONGEST_SELECT = 10.0  # seconds
+BUSY, READ_ONLY, INTERRUPTED, DISK, FULL, NO_FILE = 5, 8, 9, 10, 13, 14  # codes of SQLite that mean no damage
 
 
 @final
@@ -198,8 +199,19 @@ class Store:
     def select(self, modality: str, condition: str, values: Sequence[str | float]) -> NDArray[np.int64]:
         """Return the ids of the items of a modality of which an SQL condition holds; its values are bound."""
         query = f"SELECT id FROM items WHERE modality = ? AND ({condition})"
+        end = time.monotonic() + LONGEST_SELECT
         with self.reading():
-            return np.array([id for (id,) in self._reader.execute(query, (modality, *values))], np.int64)
+            self._reader.set_progress_handler(lambda: time.monotonic() > end, 100_000)
+            try:
+                return np.array([id for (id,) in self._reader.execute(query, (modality, *values))], np.int64)
+            finally:
+                self._reader.set_progress_handler(None, 0)
+
+    def fields(self, modality: str) -> list[str]:
+        """Return the names of all metadata of a modality."""
+        query = "SELECT DISTINCT one.key FROM items, json_each(metadata) AS one WHERE modality = ? ORDER BY one.key"
+        with self.reading():
+            return [name for (name,) in self._reader.execute(query, (modality,))]
 
     def check_items(self) -> None:
         """Compare all items with their checksums, but for their pictures and sounds."""
@@ -439,6 +451,8 @@ class Store:
                 raise InputError(
                     f"{self.folder}: another process writes for {PATIENCE:.0f} s now; try again"
                 ) from error
+            if code == INTERRUPTED:
+                raise InputError(f"the condition takes more than {LONGEST_SELECT:.0f} s: give a simpler one") from error
             if code in (READ_ONLY, FULL, DISK, NO_FILE):
                 raise InputError(f"{self.folder} can't be used: {error}") from error
             raise self._damaged(str(error)) from error

@@ -115,7 +115,7 @@ class Where:
     def sql(self, column: str = "metadata", *, built_in: Mapping[str, str] = BUILT_IN) -> tuple[str, list[Value]]:
         """Return a boolean expression of SQLite in parentheses, and its parameters.
 
-        A comparison takes about a microsecond a row, and a stranger may send a hundred: a server limits the time of a
+        A comparison takes some microseconds a row, and a stranger may send a hundred: a server limits the time of a
         query (``sqlite3.Connection.set_progress_handler``).
 
         Args:

@@ -146,3 +146,15 @@ def test_what_makes_no_sense_is_told(index: Index, binder: Binder) -> None:
         search(toy_binder("ab", seed=1).eval(), index, [1.0], by="a")
     with pytest.raises(InputError, match="expected"):
         search(binder, index, [1.0], by="a", where="tens >")
+    with pytest.raises(InputError, match="no b has 'ten' to filter by: did you mean 'tens'"):
+        search(binder, index, [1.0], by="a", where="ten > 3")
+
+
+def test_a_condition_that_takes_too_long_is_stopped(
+    index: Index, binder: Binder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multimodal_ssl.store.LONGEST_SELECT", -1.0)
+    with pytest.raises(InputError, match="give a simpler one"):
+        search(binder, index, [1.0], by="a", where=" or ".join(["odd like '%y%e%s%'"] * 100))
+    monkeypatch.undo()
+    assert len(search(binder, index, [1.0], by="a", where="odd = 'yes'")[0]) == 10
