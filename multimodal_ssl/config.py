@@ -224,6 +224,14 @@ def parse_config(values: Mapping[str, Any], origin: str = "config") -> Config:
         raise InputError("\n".join(f"{origin}: {_explain(dict(one))}" for one in error.errors())) from error
 
 
+def parse_sources(values: Sequence[Any], origin: str = "sources") -> list[SourceConfig]:
+    """Check the values of sources, as `parse_config` does those of a config."""
+    try:
+        return [SourceConfig.model_validate(one) for one in values]
+    except ValidationError as error:
+        raise InputError(f"{origin}: {error.errors()[0]['msg']}") from error
+
+
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply dotted overrides such as ``train.lr=1e-3`` or ``sources.0.path=x.csv``, and check it."""
     try:

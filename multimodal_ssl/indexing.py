@@ -15,6 +15,7 @@ import yaml
 from multimodal_ssl.ann import Kind
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.config import dump_config
+from multimodal_ssl.data import Supply
 from multimodal_ssl.embed import Embedded, embedded, joined
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.index import Index, check_folder, replace_index
@@ -54,11 +55,27 @@ def build_index(
         )
     binder = binder or load(run, catalog=catalog)
     sources = yaml.safe_load(dump_config(config))[of]
+    index = fill(building(folder), binder, supplies, sources, workers=config.train.workers)
+    return finish(index, folder, kind=kind, recall=recall, memory=memory)
+
+
+def building(folder: Path) -> Path:
+    """Return where an index grows before it takes its place."""
+    return folder.with_name(f"{folder.name}.building")
+
+
+def fill(folder: Path, binder: Binder, supplies: Sequence[Supply], sources: Any, *, workers: int = 0) -> Index:
+    """Embed all that supplies hold into an index in a folder, from where an earlier call was stopped.
+
+    Args:
+        sources: what the supplies were opened from, as plain values.
+    """
+    check_folder(folder)
     facts = {"sources": sources, "recipe": json.loads(binder.recipe), "version": version("multimodal-ssl")}
-    index = _begun(folder.with_name(f"{folder.name}.building"), binder, facts)
+    index = _begun(folder, binder, facts)
     parts: dict[str, list[Embedded]] = {}
     done = int(index.store.facts.get("batches", 0))
-    stream = embedded(binder, supplies, start=done, batch=BATCH, workers=config.train.workers, previews=True)
+    stream = embedded(binder, supplies, start=done, batch=BATCH, workers=workers, previews=True)
     for number, (found, _) in enumerate(stream, done + 1):
         for name, items in found.items():
             parts.setdefault(name, []).append(items)
@@ -67,8 +84,15 @@ def build_index(
                 index.add(name, joined(some), update=True)  # those of a batch that was not noted any more are there
             index.store.note(batches=number)
             parts.clear()
+    return index
+
+
+def finish(
+    index: Index, folder: Path, *, kind: Kind | None = None, recall: float = 0.95, memory: float | None = None
+) -> Index:
+    """Build the structures of an index, learn its probabilities, and move it to a folder."""
     if not index.counts:
-        raise InputError(f"nothing of {run}'s `{of}:` sources could be read")
+        raise InputError("nothing could be read of what was to be indexed")
     for name in index.counts:
         index.optimise(name, kind=kind, recall=recall, memory=memory)
     index.calibrate()

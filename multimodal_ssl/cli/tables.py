@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from multimodal_ssl.index import Hit
     from multimodal_ssl.leaks import Leaks, Share
     from multimodal_ssl.metrics import Estimate
+    from multimodal_ssl.migration import Overlap
     from multimodal_ssl.report import Direction
     from multimodal_ssl.verification import Verification
     from multimodal_ssl.zero_shot import ZeroShot
@@ -174,6 +175,17 @@ def print_index(described: Mapping[str, Any]) -> None:
                 f"{measured['seconds']:.0f}",
             ]  # fmt: skip
         table.add_row(escape(name), f"{one['items']:,}", f"{one['vectors']:,}", one["structure"]["kind"], *figures)
+    _console().print(table)
+
+
+def print_overlaps(overlaps: Sequence[Overlap]) -> None:
+    """Print how far two indices answer alike."""
+    table = Table(caption="of the first ten answers; found: queries with an item of their group there", box=SIMPLE_HEAD)
+    for column in ("from", "to", "queries", "in both", "found before", "found after"):
+        table.add_column(column, justify="left" if column in ("from", "to") else "right")
+    for one in overlaps:
+        shares = [f"{share:.3f}" for share in (one.shared, one.found_before, one.found_after)]
+        table.add_row(escape(one.query), escape(one.gallery), f"{one.queries:,}", *shares)
     _console().print(table)
 
 
