@@ -107,6 +107,31 @@ def test_a_search_answers_as_table_json_and_picture(run: Path, tmp_path: Path) -
     assert all(one["text"] for one in words)
 
 
+def test_a_search_is_by_words_and_files_added_and_taken_away_under_conditions(run: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "query.png"
+    Image.new("L", (48, 48), 255).save(picture)
+    ways = [("--image", picture), ("snowman", "--plus", f"0.5*image={picture}", "--minus", "letter", "--among", "text")]
+    for way in ways:
+        found = json.loads(mmssl("search", run, *way, "-k", 5, "--one-per-group", "--json").stdout)
+        assert len({one["group"] for one in found}) == 5
+    assert {one["modality"] for one in json.loads(mmssl("search", run, *ways[0], "-k", 60, "--json").stdout)} == {
+        "text", "outline",
+    }  # fmt: skip
+    key = found[0]["key"].replace("'", "''")
+    (only,) = json.loads(
+        mmssl("search", run, "snowman", "--where", f"key = '{key}'", "--among", "image", "--json").stdout
+    )
+    assert only["key"] == found[0]["key"]
+    done = mmssl("search", run, "snowman", "--where", "shelf = 'a", "--json", code=2)
+    assert "expected" in done.stderr
+    assert (
+        "no image has 'shelf'"
+        in mmssl("search", run, "snowman", "--among", "image", "--where", "shelf = 'a'", code=2).stderr
+    )
+    assert "nothing matches" in mmssl("search", run, "snowman", "--where", "key = 'none'").stdout
+    assert "say what to search for" in mmssl("search", run, code=2).stderr
+
+
 def test_an_index_can_be_built_of_other_data_and_of_another_kind(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "val.index"
     done = mmssl("index", run, "evaluation.0.split=val", "evaluation.0.limit=50", "--kind", "hnsw", "--out", out)
@@ -155,11 +180,18 @@ def test_a_mistake_is_one_line_and_exit_code_two(arguments: list[str], message: 
     assert len([line for line in done.stderr.splitlines() if not line.startswith(("Usage", "Try"))]) <= 2, done.stderr
 
 
-def test_an_index_of_another_run_is_refused(run: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
+def test_an_index_of_another_run_is_refused_until_it_is_migrated(run: Path, tmp_path: Path) -> None:
+    other, mine = tmp_path / "other", tmp_path / "mine.index"
     mmssl("quickstart", f"run={other}", "seed=1", *SMALL)
-    done = mmssl("search", other, "snowman", "--index", run / "index", code=2)
+    mmssl("index", run, "--out", mine)
+    done = mmssl("search", other, "snowman", "--index", mine, code=2)
     assert "this index was made by the Binder" in done.stderr
+    done = mmssl("migrate", mine, other, "--switch")
+    assert re.findall(
+        r"(image|outline|text) +(?:image|outline|text) +80 +[01]\.\d{3} +[01]\.\d{3} +[01]\.\d{3}", done.stdout
+    )
+    assert len(json.loads(mmssl("search", other, "snowman", "--index", mine, "--json").stdout)) == 10
+    assert [path.name for path in tmp_path.iterdir() if "mine" in path.name] == ["mine.index"]
 
 
 def test_python_m_runs_the_command_line() -> None:

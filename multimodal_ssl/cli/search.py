@@ -55,7 +55,7 @@ def search(
 
     if query and by == "text" and Path(query).is_file():
         click.echo(f"note: {query} is searched for as words; --by MODALITY searches by what is in the file", err=True)
-    terms = [retrieval.Term(by, query)] if query else []
+    terms = [] if query is None else [retrieval.Term(by, query)]
     terms += [retrieval.Term(name, one) for name, one in (("image", image), ("audio", audio)) if one]
     terms += [_term(one, by, 1.0) for one in plus] + [_term(one, by, -1.0) for one in minus]
     if not terms:
