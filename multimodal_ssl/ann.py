@@ -103,8 +103,12 @@ class Structure:
     def __init__(self, kind: str, index: Any, order: NDArray[np.int32], effort: int, widen: int) -> None:
         self.kind, self.index, self.order, self.effort, self.widen = kind, index, order, effort, widen
 
-    def candidates(self, queries: Vectors, k: int, allowed: NDArray[np.bool_] | None = None) -> Rows:
-        """Return rows [Q, K * widen] that are likely nearest to unit queries [Q, D], -1 where there are no more.
+    def nearest(
+        self, vectors: Vectors, queries: Vectors, k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[Vectors, Rows]:
+        """Return cosines and rows [Q, K] of the vectors, which it is over, that are nearest to unit queries [Q, D].
+
+        Where it finds fewer, rows are -1 and cosines -inf.
 
         Args:
             allowed: rows [N] that count; the fewer, the harder it looks.
@@ -115,15 +119,15 @@ class Structure:
         if allowed is not None:
             bits = np.packbits(allowed[self.order], bitorder="little")
             selector = faiss.IDSelectorBitmap(bits)
-            effort = round(effort / max(float(allowed.mean()), 1e-4) ** 0.5)
+            effort = round(effort / max(float(allowed.mean()), 1e-3))
         asked: Any = np.packbits(queries > 0, axis=1) if self.kind == "binary" else queries
         parameters = self._parameters(max(effort, count), effort, selector)
-        found = self.index.search(asked, count, params=parameters)[1]
-        return np.where(found >= 0, self.order[found], -1).astype(np.int64)
-
-    def nearest(self, vectors: Vectors, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
-        """Return cosines and rows [Q, K] of the nearest of the vectors, which the structure is over."""
-        return rescored(vectors, queries, self.candidates(queries, k), k)
+        scores, found = self.index.search(asked, count, params=parameters)
+        rows = self.order[found].astype(np.int64)
+        if (missing := found < 0).any():
+            rows[missing] = -1
+            scores[missing] = -np.inf
+        return (scores, rows) if self.kind == "hnsw" else rescored(vectors, queries, rows, k)
 
     def to_bytes(self) -> bytes:
         """Return the structure as bytes, see `from_bytes`."""

@@ -49,7 +49,7 @@ class Index:
         self.store = Store(folder)
         self._lock = threading.Lock()
         self._views: Mapping[str, _View] = {}
-        self._version = -1
+        self._version = self._stamp = -1
         self._refresh()
 
     @classmethod
@@ -232,7 +232,8 @@ class Index:
 
     def _refresh(self) -> Mapping[str, _View]:
         """Return the last committed state."""
-        if self.store.version() == self._version:
+        stamp = self.store.stamp()
+        if stamp == self._stamp:
             return self._views
         with self._lock, self.store.reading():
             version, parts = self.store.version(), self.store.parts()
@@ -240,7 +241,7 @@ class Index:
             self._views = {
                 name: _view(self.store, name, part, self._views.get(name), gone) for name, part in parts.items()
             }
-            self._version = version
+            self._version, self._stamp = version, stamp
             return self._views
 
 
@@ -284,14 +285,13 @@ class _View:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return cosines and rows [Q, K] of vectors."""
         number = len(self.vectors) if allowed is None else int(allowed.sum())
-        if self.structure is None or number < SELECTIVE * len(self.vectors):
-            if number == len(self.vectors):
-                return ann.exact(self.vectors, queries, k)
-            assert allowed is not None
+        if allowed is None and self.structure is None:
+            return ann.exact(self.vectors, queries, k)
+        if allowed is not None and (self.structure is None or number <= max(ann.FLAT, SELECTIVE * len(self.vectors))):
             return ann.exact_allowed(self.vectors, queries, k, allowed)
+        assert self.structure
         covered = len(self.structure.order)
-        near = self.structure.candidates(queries, k, None if allowed is None else allowed[:covered])
-        scores, rows = ann.rescored(self.vectors, queries, near, k)
+        scores, rows = self.structure.nearest(self.vectors, queries, k, None if allowed is None else allowed[:covered])
         if covered < len(self.vectors):
             tail = np.ones(len(self.vectors) - covered, bool) if allowed is None else allowed[covered:]
             more, places = ann.exact_allowed(self.vectors[covered:], queries, k, tail)

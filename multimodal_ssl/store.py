@@ -129,6 +129,11 @@ class Store:
             finally:
                 self._reader.execute("ROLLBACK")
 
+    def stamp(self) -> int:
+        """Return a number that is another one after each change, by whomever: faster to ask for than the version."""
+        with self._reading, self._explaining():
+            return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
+
     def version(self) -> int:
         """Return the number of the last change that was committed, by whomever."""
         with self.reading():

@@ -56,7 +56,10 @@ def test_the_nearest_items_are_those_that_brute_force_finds(index: Index) -> Non
 
 
 @pytest.mark.parametrize("kind", DESIGNS)
-def test_every_structure_gives_exact_scores_and_the_wanted_recall(tmp_path: Path, kind: Any) -> None:
+def test_every_structure_gives_exact_scores_and_the_wanted_recall(
+    tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multimodal_ssl.ann.FLAT", 100)  # so that the structure is asked
     words = units(40, 32, seed=5)
     rng = np.random.default_rng(0)
     vectors = words[rng.integers(40, size=4000)] + 0.1 * rng.standard_normal((4000, 32)).astype(np.float32)
@@ -86,8 +89,9 @@ def test_every_structure_gives_exact_scores_and_the_wanted_recall(tmp_path: Path
 @pytest.mark.parametrize("kind", [None, "hnsw", "ivf-pq"])
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.01, 0.001])
 def test_only_the_items_asked_for_are_found_and_nearly_all_of_the_nearest(
-    tmp_path: Path, kind: Any, share: float
+    tmp_path: Path, kind: Any, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("multimodal_ssl.ann.FLAT", 100)  # so that the structure is asked
     with Index.create(tmp_path / "index", "f", 16) as index:
         index.add("text", items(0, 3000))
         if kind:
