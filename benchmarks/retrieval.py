@@ -1,7 +1,8 @@
 """Measure the index: search structures against exact search and against peers, filters, overhead, changes.
 
 python benchmarks/retrieval.py structures peers overhead filters binary
-python benchmarks/retrieval.py large
+python benchmarks/retrieval.py large evaluation
+python benchmarks/retrieval.py mixed --run runs/quickstart
 
 What results/retrieval.json has is measured anew. `peers` needs hnswlib and usearch in the environment.
 """
@@ -14,6 +15,7 @@ import resource
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -24,8 +26,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal_ssl import Index, ann
+from multimodal_ssl import Index, ann, load, search
 from multimodal_ssl.embed import Embedded
+from multimodal_ssl.index import Hit
+from multimodal_ssl.metrics import retrieval
 from multimodal_ssl.report import device_name
 
 HERE = Path(__file__).parent
@@ -233,6 +237,53 @@ def large(folder: Path) -> Iterable[dict[str, Any]]:
         }  # fmt: skip
 
 
+def mixed(_: Path, run: Path) -> Iterable[dict[str, Any]]:
+    """Search two modalities at once by words, with the mean of each taken off and without: nDCG@10 of both."""
+    binder = load(run)
+    with Index(run / "index") as index:
+        texts = index.store.items(index.store.places("text").ids.tolist()).values()
+        for among in (["image", "outline"], ["text", "image"]):
+            relevant = Counter(
+                item.group
+                for name in among
+                for item in index.store.items(index.store.places(name).ids.tolist()).values()
+            )
+            gains = []
+            for centre in (True, False):
+                answers = search(binder, index, [item.preview.text for item in texts], among=among, centre=centre)
+                gains.append(
+                    [gain(item.group, hits, relevant[item.group]) for item, hits in zip(texts, answers, strict=True)]
+                )
+            difference = np.array(gains[0]) - np.array(gains[1])
+            spread = 1.96 * float(difference.std()) / len(difference) ** 0.5
+            yield {
+                "by": "text", "among": among, "queries": len(texts), "centred": float(np.mean(gains[0])),
+                "plain": float(np.mean(gains[1])), "difference": float(difference.mean()), "plus_minus": spread,
+            }  # fmt: skip
+
+
+def gain(group: str, hits: Iterable[Hit], relevant: int) -> float:
+    """Return nDCG@10 of answers, those of the group being relevant."""
+    discount = 1 / np.log2(np.arange(2, TOP + 2))
+    found = np.array([hit.item.group == group for hit in hits])
+    return float(discount[: len(found)][found].sum() / discount[: min(TOP, relevant)].sum())
+
+
+def evaluation(_: Path) -> Iterable[dict[str, Any]]:
+    """Score 100,000 queries against 100,000 items with all measures, in a process whose memory is told."""
+    items, queries = vectors(100_000, seed=1), vectors(100_000, seed=2)
+    groups = np.arange(100_000) // 5
+    began = time.perf_counter()
+    result = retrieval(queries, items, groups, groups)
+    seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    for start in range(0, len(queries), 1000):
+        queries[start : start + 1000] @ items.T
+    product = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    yield {"n": result.n, "seconds": seconds, "of_it_product": product, "peak_rss": peak}
+
+
 def build(folder: Path) -> None:
     """Build the structure of a large index, in a process of its own whose memory is told."""
     with Index(folder) as index:
@@ -249,13 +300,16 @@ def anonymous() -> int:
     return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
 
 
-PARTS = {one.__name__: one for one in (structures, peers, overhead, filters, binary, large)}
+PARTS: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {
+    one.__name__: one for one in (structures, peers, overhead, filters, binary, large, mixed, evaluation)
+}
 
 
 def main() -> None:
     """Measure the parts that are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=PARTS)
+    parser.add_argument("--run", type=Path, help="a trained quickstart, for `mixed`")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -266,7 +320,8 @@ def main() -> None:
     for name in arguments.parts:
         with tempfile.TemporaryDirectory() as folder:
             rows = []
-            for row in PARTS[name](Path(folder) / "index"):
+            more = [arguments.run] if name == "mixed" else []
+            for row in PARTS[name](Path(folder) / "index", *more):
                 print(name, json.dumps(row), flush=True)
                 rows.append(row)
         found = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}

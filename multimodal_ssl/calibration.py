@@ -30,7 +30,7 @@ class Calibration:
     """What makes a probability of a cosine, for queries of one modality among items of another.
 
     Attributes:
-        weights: of 1, z and z^2.
+        weights: of 1, z and z^2; the last two are not below 0, so that a greater cosine is never less probable.
         items: among which the answers were that it was learnt from.
         queries: whose answers these were.
         error: expected calibration error of queries that it was not learnt from (Naeini et al. 2015).
@@ -79,7 +79,12 @@ def _terms(z: Floats) -> Floats:
 
 
 def _fitted(z: Floats, is_match: NDArray[np.bool_]) -> Floats:
-    return fit_logistic(_terms(z), is_match.ravel(), ridge=RIDGE, importance=_importance(is_match))
+    """Return weights with which the probability never goes down as z > 0 goes up: without z^2 where it would."""
+    labels, count = is_match.ravel(), _importance(is_match)
+    weights = fit_logistic(_terms(z), labels, ridge=RIDGE, importance=count)
+    if (weights[1:] >= 0).all():
+        return weights
+    return np.append(fit_logistic(_terms(z)[:, :2], labels, ridge=RIDGE, importance=count), 0.0)
 
 
 def _importance(is_match: NDArray[np.bool_]) -> Floats:

@@ -9,6 +9,7 @@ import pytest
 
 from multimodal_ssl import Index, InputError, Term, search
 from multimodal_ssl.binder import Binder
+from multimodal_ssl.calibration import calibrate
 from multimodal_ssl.embed import Embedded
 from multimodal_ssl.retrieval import unit
 
@@ -123,6 +124,17 @@ def test_probabilities_of_unseen_queries_are_right_and_a_query_without_an_answer
     says_something = probability[:, 0] >= 0.5
     assert says_something[1000:].mean() < 0.15
     assert says_something[:1000].mean() > (0.8 if noise == 0.4 else 0.2)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_greater_cosine_is_never_less_probable(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    is_match = rng.random((300, 5)) < 0.5
+    z = np.where(is_match, 4 + 0.1 * rng.standard_normal((300, 5)), rng.uniform(0, 6, (300, 5)))
+    found = calibrate(z, is_match, 1000)
+    assert found
+    assert (np.diff(found.probability(np.linspace(0, 20, 200), 1000)) >= 0).all()
+    assert found.probability(np.array([4.0]), 10_000) < found.probability(np.array([4.0]), 1000)
 
 
 def test_an_improbable_answer_is_left_out_and_without_groups_nothing_is_probable(index: Index, binder: Binder) -> None:
