@@ -4,7 +4,7 @@ python benchmarks/retrieval.py structures peers overhead filters binary
 python benchmarks/retrieval.py large evaluation
 python benchmarks/retrieval.py mixed --run runs/quickstart
 
-What results/retrieval.json has is measured anew. `peers` needs hnswlib and usearch in the environment.
+What results/retrieval/index.json has of a part is measured anew. `peers` needs hnswlib and usearch in the environment.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import resource
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -33,7 +34,7 @@ from multimodal_ssl.metrics import retrieval
 from multimodal_ssl.report import device_name
 
 HERE = Path(__file__).parent
-OUT = HERE / "results" / "retrieval.json"
+OUT = HERE / "results" / "retrieval" / "index.json"
 DIM, TOP, TURNS = 128, 10, 5
 Vectors = NDArray[np.float32]
 
@@ -227,7 +228,7 @@ def large(folder: Path) -> Iterable[dict[str, Any]]:
     truth = ann.exact(items, queries, TOP)[1]
     del items
     told = subprocess.run(
-        ["python", program, "--build", folder], check=True, capture_output=True, text=True
+        [sys.executable, program, "--build", folder], check=True, capture_output=True, text=True
     ).stdout.splitlines()[-1]
     with Index(folder) as index:
         _, found = index.nearest("image", queries, TOP)

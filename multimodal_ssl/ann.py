@@ -26,6 +26,7 @@ QUERIES = 1000  # of each sort, half to tune by and half to report
 LINKS, BREADTH = 32, 100  # M and efConstruction of HNSW (Malkov and Yashunin 2018)
 POINTS = 40  # vectors a cell that its centre is learnt from
 MARGIN = 0.003  # of recall above what is wanted, for queries that were not tuned by
+SLOWER = 1.1  # times the time of the fastest, up to which a kind is as fast: a measurement varies by as much
 TOP = 10  # answers whose recall is measured
 PACKET = 2**22  # numbers that are gathered at once
 
@@ -210,19 +211,24 @@ def build(
     if len(kinds) > 1:
         sample = vectors[np.sort(rng.permutation(count)[:TRIAL])]
         for one in kinds:
-            trial, measured = _built(one, sample, recall, given, rng)
-            if trial:
-                worst = min(measured.recall.values())
-                tried[one] = {"recall": worst, "queries_per_second": measured.queries_per_second}
-        kinds = sorted(kinds, key=lambda one: -tried[one]["queries_per_second"] if one in tried else 0.0)
+            _, measured = _built(one, sample, recall, given, rng)
+            tried[one] = {
+                "recall": min(measured.recall.values()),
+                "queries_per_second": measured.queries_per_second,
+                "bytes": measured.bytes,
+            }
+        kinds = _ranked(tried, recall)
     best: tuple[Structure | None, Measured] | None = None
     for one in kinds:
         structure, measured = _built(one, vectors, recall, given, rng)
+        if memory is not None and measured.bytes > memory:
+            continue
         if best is None or min(measured.recall.values()) > min(best[1].recall.values()):
             best = structure, measured
         if min(measured.recall.values()) >= recall - MARGIN:
             break
-    assert best is not None
+    if best is None:
+        raise InputError(f"none of {', '.join(kinds)} fits into {memory or 0:,.0f} bytes with {count:,} vectors")
     values = asdict(best[1]) | {"tried": tried, "seconds": time.perf_counter() - began}
     return best[0], Measured(**values)
 
@@ -331,6 +337,18 @@ def best_of(scores: Sequence[Vectors], rows: Sequence[Rows], k: int) -> tuple[Ve
     every, where = np.concatenate(scores, 1), np.concatenate(rows, 1)
     order = np.argsort(-every, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(every, order, 1), np.take_along_axis(where, order, 1)
+
+
+def _ranked(tried: dict[str, dict[str, float]], recall: float) -> list[Any]:
+    """Return the kinds, the best first: the smallest of those about as fast as the fastest that has the recall."""
+    enough = {kind for kind, one in tried.items() if one["recall"] >= recall - MARGIN}
+    fastest = max(tried[kind]["queries_per_second"] for kind in enough or tried)
+
+    def merit(kind: str) -> tuple[bool, float, float]:
+        slowness = fastest / tried[kind]["queries_per_second"]
+        return kind not in enough, slowness if slowness > SLOWER else 1.0, tried[kind]["bytes"]
+
+    return sorted(tried, key=merit)
 
 
 def _worst(
