@@ -113,7 +113,7 @@ def main() -> None:
     parts = [
         "# Index and search, measured\n",
         "Made by `benchmarks/retrieval_tables.py` from what `benchmarks/retrieval.py` measured. Vectors are clusters "
-        "of unequal size in 24 dimensions, lifted to D with noise. Ratios are medians of five turns, and their range.\n",
+        "of unequal size in 24 dimensions, lifted to D with noise. Ratios are medians of five turns.\n",
     ]
     for name, (text, columns) in TABLES.items():
         if name in found:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal_ssl.binder import Binder
+from multimodal_ssl.database import Item
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.index import Hit, Index
 
@@ -24,6 +25,14 @@ class Term(NamedTuple):
     by: str
     item: Any
     weight: float = 1.0
+
+
+class Witness(NamedTuple):
+    """A training sample that lies near a query and its answer: the cosines with both, and its items, by modality."""
+
+    with_query: float
+    with_hit: float
+    items: dict[str, Item]
 
 
 class Candidates(NamedTuple):
@@ -94,6 +103,35 @@ def search(
                 again.append(query)
         todo, fetch = again, fetch * 4
     return answers
+
+
+def why(
+    binder: Binder, index: Index, training: Index, query: Any, hit: Hit, *, by: str = "text", k: int = 5
+) -> list[Witness]:
+    """Return the k training samples that lie nearest to a query and an answer to it, by the sum of both cosines.
+
+    Args:
+        training: an index of what the Binder was trained on, as `mmssl index RUN --of sources` makes it.
+        query: as for `search`.
+    """
+    training.check(binder.fingerprint())
+    terms, gallery = _terms(query, by), hit.item.modality
+    asked = encode(binder, index, [terms], centred=False)[0]
+    sides = {terms[0].by: asked, gallery: index.vectors(gallery, np.array([hit.item.id]))}
+    near = [training.nearest(name, vector, k * WIDER)[1][0] for name, vector in sides.items()]
+    items = training.store.items(np.concatenate(near)[np.concatenate(near) >= 0].tolist()).values()
+    keys = sorted({item.key for item in items})
+    ids = {name: training.store.find(name, keys) for name in sides}
+    found = []
+    for key in keys:
+        if all(key in one for one in ids.values()):
+            cosines = [
+                float(training.vectors(name, np.array([ids[name][key]]))[0] @ vector[0])
+                for name, vector in sides.items()
+            ]
+            some = {name: training.store.items([ids[name][key]])[ids[name][key]] for name in sides}
+            found.append(Witness(cosines[0], cosines[-1], some))
+    return sorted(found, key=lambda one: -(one.with_query + one.with_hit))[:k]
 
 
 def encode(binder: Binder, index: Index, asked: Sequence[Sequence[Term]], *, centred: bool) -> tuple[Vectors, Vectors]:

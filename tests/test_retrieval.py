@@ -11,7 +11,7 @@ from multimodal_ssl import Index, InputError, Term, search
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.calibration import calibrate
 from multimodal_ssl.embed import Embedded
-from multimodal_ssl.retrieval import unit
+from multimodal_ssl.retrieval import unit, why
 
 from .toys import toy_binder
 
@@ -95,6 +95,27 @@ def test_groups_are_collapsed_and_near_duplicates_folded(index: Index, binder: B
         if all(vectors[row] @ vectors[other] < 0.99 for other in chosen):
             chosen.append(int(row))
     assert keys(hits) == [str(row) for row in chosen[:10]]
+
+
+def test_why_names_the_training_samples_nearest_to_query_and_answer(
+    index: Index, binder: Binder, tmp_path: Path
+) -> None:
+    (hit, *_) = search(binder, index, [3.3], by="a", k=1)[0]
+    with Index.create(tmp_path / "training", binder.fingerprint(), binder.dim) as training:
+        with pytest.raises(InputError, match="holds no 'a'"):
+            why(binder, index, training, 3.3, hit, by="a")
+        for name in "ab":
+            training.add(name, numbers(binder, name))
+        witnesses = why(binder, index, training, 3.3, hit, by="a", k=3)
+    with_query = numbers(binder, "a").vectors @ binder.encode("a", [3.3])[0]
+    with_hit = numbers(binder, "b").vectors @ numbers(binder, "b").vectors[int(hit.item.key)]
+    best = np.sort(with_query + with_hit)[::-1][:3]
+    np.testing.assert_allclose([one.with_query + one.with_hit for one in witnesses], best, rtol=1e-5)
+    for one in witnesses:
+        row = int(one.items["a"].key)
+        assert one.items["b"].key == str(row)
+        assert one.with_query == pytest.approx(float(with_query[row]), rel=1e-5)
+        assert one.with_hit == pytest.approx(float(with_hit[row]), rel=1e-5)
 
 
 def pairs(rng: np.random.Generator, count: int, noise: float) -> list[np.ndarray[Any, Any]]:

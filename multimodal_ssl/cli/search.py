@@ -33,13 +33,19 @@ if TYPE_CHECKING:
 @click.option(
     "--fold", type=click.FloatRange(-1, 1), help="Leave out what has this cosine with a better answer, e.g. 0.98."
 )
+@click.option(
+    "--why",
+    type=click.Path(path_type=Path),
+    help="Show the training samples nearest to query and best answer; an index of them: mmssl index RUN --of sources.",
+)
 @click.option("--index", "index_dir", type=click.Path(path_type=Path), help="The index.  [default: RUN/index]")
 @click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Draw the answers into this PNG.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def search(
     run: Path, query: str | None, by: str, image: str | None, audio: str | None, plus: tuple[str, ...],
     minus: tuple[str, ...], among: tuple[str, ...], k: int, where: str | None, min_probability: float,
-    one_per_group: bool, fold: float | None, index_dir: Path | None, sheet: Path | None, as_json: bool,
+    one_per_group: bool, fold: float | None, why: Path | None, index_dir: Path | None, sheet: Path | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Search an index by words, by a file, or by several of them.
 
@@ -49,7 +55,7 @@ def search(
       mmssl search runs/icons --image apple.png --minus red --where "license = 'MIT'" --sheet answers.png
     """
     from multimodal_ssl import pipeline, retrieval
-    from multimodal_ssl.cli.tables import print_hits
+    from multimodal_ssl.cli.tables import print_hits, print_witnesses
     from multimodal_ssl.contact_sheet import contact_sheet
     from multimodal_ssl.index import Index
 
@@ -80,6 +86,9 @@ def search(
         print_hits(hits)
     else:
         click.echo("nothing matches")
+    if why and hits:
+        with Index(why) as training:
+            print_witnesses(retrieval.why(binder, opened, training, terms, hits[0]))
     if sheet:
         modality = binder.modalities[terms[0].by]
         contact_sheet(sheet, [(modality.preview(modality.load(terms[0].item)), hits)])

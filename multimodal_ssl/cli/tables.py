@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from multimodal_ssl.metrics import Estimate
     from multimodal_ssl.migration import Overlap
     from multimodal_ssl.report import Direction
+    from multimodal_ssl.retrieval import Witness
     from multimodal_ssl.verification import Verification
     from multimodal_ssl.zero_shot import ZeroShot
 
@@ -156,6 +157,19 @@ def print_hits(hits: Sequence[Hit]) -> None:
         what = item.preview.text or item.preview.caption or ""
         cells = (item.key, item.modality, what, item.preview.path or "")
         table.add_row(f"{hit.score:.3f}", probability, *map(escape, cells))
+    _console().print(table)
+
+
+def print_witnesses(witnesses: Sequence[Witness]) -> None:
+    """Print the training samples that lie nearest to a query and its best answer."""
+    table = Table(
+        "with query", "with answer", "key", "what it is", title="nearest in training to query and best answer"
+    )
+    for one in witnesses:
+        previews = [item.preview for item in one.items.values()]
+        what = " | ".join(preview.text or preview.caption or preview.path or "" for preview in previews)
+        key = next(iter(one.items.values())).key
+        table.add_row(f"{one.with_query:.3f}", f"{one.with_hit:.3f}", escape(key), escape(what))
     _console().print(table)
 
 
