@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from multimodal_ssl.pipeline import load as load
     from multimodal_ssl.plugins import Catalog as Catalog
     from multimodal_ssl.retrieval import Term as Term
+    from multimodal_ssl.retrieval import Vector as Vector
     from multimodal_ssl.retrieval import search as search
     from multimodal_ssl.types import Alignment as Alignment
     from multimodal_ssl.types import Encoder as Encoder
@@ -43,7 +44,7 @@ _HOME = {
     "indexing": ["build_index"],
     "pipeline": ["bench", "fit", "load"],
     "plugins": ["Catalog"],
-    "retrieval": ["Term", "search"],
+    "retrieval": ["Term", "Vector", "search"],
     "types": [
         "Alignment",
         "Encoder",

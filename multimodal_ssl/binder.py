@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, final
@@ -81,17 +81,31 @@ class Binder(nn.Module):
 
         Raises InputError for an item that can't be read.
         """
-        encoder, modality = self.encoder(name), self.modalities[name]
+        self.encoder(name)
         if isinstance(items, str | bytes | Path):
             raise InputError(f"encode takes a list of items, not one: give [{items!r:.60}]")
-        device = next(self.parameters()).device
         vectors = [np.empty((0, self.dim), np.float32)]
         rest = iter(items)
-        with evaluating(self):
-            while part := list(itertools.islice(rest, batch_size)):
-                inputs = encoder.collate([_prepared(encoder, modality, item) for item in part])
-                vectors.append(self({name: to_device(inputs, device)})[name].cpu().numpy())
+        while part := list(itertools.islice(rest, batch_size)):
+            vectors.append(self.encode_prepared(name, [self.prepare(name, item) for item in part]))
         return np.concatenate(vectors)
+
+    def prepare(self, name: str, item: Any) -> Inputs:
+        """Return what `encode_prepared` takes of a raw item, path or bytes; raise InputError if it can't be read."""
+        encoder, modality = self.encoder(name), self.modalities[name]
+        try:
+            return encoder.prepare(modality.load(item))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{item!r:.80} can't be read as {modality.name}: {error}") from error
+
+    @torch.inference_mode()
+    def encode_prepared(self, name: str, prepared: Sequence[Inputs]) -> NDArray[np.float32]:
+        """Return the unit vectors [N, D] of one batch of prepared items."""
+        device = next(self.parameters()).device
+        with evaluating(self):
+            inputs = self.encoder(name).collate(prepared)
+            vectors: NDArray[np.float32] = self({name: to_device(inputs, device)})[name].cpu().numpy()
+        return vectors
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of recipe, weights and learnt preparation, in hex: equal means equal embeddings."""
@@ -116,13 +130,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(was_training)
-
-
-def _prepared(encoder: Encoder, modality: Modality, item: Any) -> Inputs:
-    try:
-        return encoder.prepare(modality.load(item))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{item!r:.80} can't be read as {modality.name}: {error}") from error
 
 
 def _head(width: int, dim: int, head: Head) -> nn.Module:

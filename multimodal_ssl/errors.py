@@ -10,6 +10,10 @@ class InputError(ValueError):
     """Says what was given, what was expected and what to do next."""
 
 
+class StorageError(InputError):
+    """Says that files are at fault and not what was asked: damaged, full or in use."""
+
+
 class UnreadableError(Exception):
     """One sample that its source can't read; the data engine records it and goes on.
 

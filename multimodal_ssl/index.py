@@ -159,6 +159,14 @@ class Index:
         is_there = view.places.ids[places] == ids
         return np.where(is_there[..., None], view.vectors[view.places.rows[places]], np.float32(0))
 
+    def vector(self, modality: str, key: str) -> NDArray[np.float32]:
+        """Return the vector [D] of an item."""
+        found = self.store.find(modality, [key])
+        vector = self.vectors(modality, np.array([found.get(key, -1)]))[0]
+        if not vector.any():
+            raise InputError(f"this index holds no {modality} with the key {key!r}")
+        return vector
+
     def where(self, modality: str, text: str) -> NDArray[np.int64]:
         """Return the ids of the items of a modality of which a condition holds (docs/filters.md).
 

@@ -13,14 +13,24 @@ from multimodal_ssl.binder import Binder
 from multimodal_ssl.database import Item
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.index import Hit, Index
+from multimodal_ssl.store import check_vectors
 
 WIDER = 10  # candidates for each answer, where not the cosine alone decides among them
 
 Vectors = NDArray[np.float32]
 
 
+class Vector(NamedTuple):
+    """What was embedded before, such as an item of the index (`Index.vector`): a unit vector [D], in a Term's place."""
+
+    values: Vectors
+
+
 class Term(NamedTuple):
-    """A part of a query: an item or path of the modality `by`; a negative weight is for what is not to be there."""
+    """A part of a query: an item or path of the modality `by`, or a Vector of it.
+
+    A negative weight is for what is not to be there.
+    """
 
     by: str
     item: Any
@@ -140,7 +150,7 @@ def encode(binder: Binder, index: Index, asked: Sequence[Sequence[Term]], *, cen
     shifted = plain.copy()
     for by in dict.fromkeys(term.by for terms in asked for term in terms):
         owners = [(query, term) for query, terms in enumerate(asked) for term in terms if term.by == by]
-        vectors = binder.encode(by, [term.item for _, term in owners])
+        vectors = _embedded(binder, by, [term.item for _, term in owners])
         mean = index.mean(by) if centred and by in index.counts else np.zeros(binder.dim, np.float32)
         for (query, term), vector, moved in zip(owners, vectors, unit(vectors - mean), strict=True):
             plain[query] += term.weight * vector
@@ -153,6 +163,18 @@ def encode(binder: Binder, index: Index, asked: Sequence[Sequence[Term]], *, cen
 def unit(vectors: Vectors) -> Vectors:
     """Return vectors [..., D] at length 1; 0 stays 0."""
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12), np.float32)
+
+
+def _embedded(binder: Binder, by: str, items: Sequence[Any]) -> Vectors:
+    """Return the vectors [N, D] of items, of which some may be Vectors."""
+    fresh = [place for place, item in enumerate(items) if not isinstance(item, Vector)]
+    vectors = np.empty((len(items), binder.dim), np.float32)
+    if fresh:
+        vectors[fresh] = binder.encode(by, [items[place] for place in fresh])
+    for place, item in enumerate(items):
+        if isinstance(item, Vector):
+            vectors[place] = check_vectors(np.asarray(item.values)[None], binder.dim)
+    return vectors
 
 
 def _terms(query: Any, by: str) -> list[Term]:

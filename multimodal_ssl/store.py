@@ -43,15 +43,15 @@ from multimodal_ssl.database import (
     write_part,
 )
 from multimodal_ssl.embed import Embedded
-from multimodal_ssl.errors import InputError
+from multimodal_ssl.errors import InputError, StorageError
 from multimodal_ssl.files import sync_folder
 
 FORMAT = 3
 DATABASE = "index.sqlite"
 CHUNK = 2**22  # numbers that are copied at once
 STALE = 3600.0  # seconds after which a file that no part names is of no living writer
-LONGEST_SELECT = 10.0  # seconds
-BUSY, READ_ONLY, INTERRUPTED, DISK, FULL, NO_FILE = 5, 8, 9, 10, 13, 14  # codes of SQLite that mean no damage
+BUSY, READ_ONLY, STOPPED, DISK, FULL, NO_FILE = 5, 8, 9, 10, 13, 14  # codes of SQLite that mean no damage
+PAUSE = 10_000  # steps of SQLite after which it is asked whether a filter takes too long
 
 
 @final
@@ -61,10 +61,12 @@ class Store:
     Attributes:
         facts: what was told at its creation, such as the Binder's fingerprint, and what was noted since.
         dim: D.
+        patience: seconds that a filter may take.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self.patience = 10.0
         if not (self.folder / DATABASE).is_file():
             earlier = (self.folder / "manifest.json").is_file()
             raise InputError(
@@ -204,9 +206,9 @@ class Store:
     def select(self, modality: str, condition: str, values: Sequence[str | float]) -> NDArray[np.int64]:
         """Return the ids of the items of a modality of which an SQL condition holds; its values are bound."""
         query = f"SELECT id FROM items WHERE modality = ? AND ({condition})"
-        end = time.monotonic() + LONGEST_SELECT
         with self.reading():
-            self._reader.set_progress_handler(lambda: time.monotonic() > end, 100_000)
+            end = time.monotonic() + self.patience
+            self._reader.set_progress_handler(lambda: time.monotonic() > end, PAUSE)
             try:
                 return np.array([id for (id,) in self._reader.execute(query, (modality, *values))], np.int64)
             finally:
@@ -438,8 +440,8 @@ class Store:
             if name:
                 (self.folder / name).unlink(missing_ok=True)
 
-    def _damaged(self, why: str) -> InputError:
-        return InputError(f"the index {self.folder} is damaged ({why}): build it again or take a copy of it")
+    def _damaged(self, why: str) -> StorageError:
+        return StorageError(f"the index {self.folder} is damaged ({why}): build it again or take a copy of it")
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:
@@ -453,13 +455,13 @@ class Store:
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code == BUSY:
-                raise InputError(
+                raise StorageError(
                     f"{self.folder}: another process writes for {PATIENCE:.0f} s now; try again"
                 ) from error
-            if code == INTERRUPTED:
-                raise InputError(f"the condition takes more than {LONGEST_SELECT:.0f} s: give a simpler one") from error
+            if code == STOPPED:
+                raise InputError(f"the filter takes longer than {self.patience:g} s: make it simpler") from error
             if code in (READ_ONLY, FULL, DISK, NO_FILE):
-                raise InputError(f"{self.folder} can't be used: {error}") from error
+                raise StorageError(f"{self.folder} can't be used: {error}") from error
             raise self._damaged(str(error)) from error
 
 

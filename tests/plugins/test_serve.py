@@ -1,0 +1,99 @@
+"""`mmssl serve` as a process."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from multimodal_ssl import build_index
+
+
+@pytest.fixture(scope="module")
+def indexed(trained_run: Path) -> Path:
+    if not (trained_run / "index").exists():
+        build_index(trained_run).close()
+    return trained_run
+
+
+@contextmanager
+def serve(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    command = [sys.executable, "-m", "multimodal_ssl", "serve", *map(str, arguments), "--port", "0", "--threads", "1"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        found = re.search(r"at (http://\S+)", line)
+        assert found, line + process.communicate(timeout=30)[1]
+        with httpx.Client(base_url=found[1], trust_env=False, timeout=30) as client:
+            for _ in range(100):
+                try:
+                    client.get("/health")
+                    break
+                except httpx.ConnectError:
+                    pass
+            yield process, client
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_run_is_served_rebuilt_while_it_is_and_stopped(indexed: Path, tmp_path: Path) -> None:
+    token = tmp_path / "token.txt"
+    token.write_text("secret\n")
+    with serve(indexed, "--token-file", token, "--batch", 4) as (process, client):
+        before = client.get("/health").json()
+        assert before["modalities"]["image"] == {"kind": "image", "items": 60, "queries": True}
+        question = {"terms": [{"by": "text", "text": "arrow"}], "among": ["image"]}
+        hits = client.post("/search", json=question).json()["hits"]
+        assert len(hits) == 10
+        assert client.get(hits[0]["preview"]).content.startswith(b"\x89PNG")
+        assert client.get("/health", headers={"Host": "evil.example"}).status_code == 421
+        authorized = {"Authorization": "Bearer secret"}
+        assert client.delete(hits[0]["preview"].replace("/preview/", "/items/"), headers=authorized).status_code == 200
+        assert client.get("/health").json()["modalities"]["image"]["items"] == 59
+        build_index(indexed).close()
+        assert client.get("/health").json()["modalities"]["image"]["items"] == 60
+        assert client.post("/search", json=question).json()["hits"] == hits
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+        assert "the index was replaced" in errors
+        assert "Traceback" not in errors
+        assert process.returncode in (0, -signal.SIGTERM)
+
+
+def test_what_can_t_be_served_is_told_in_one_line(indexed: Path, tmp_path: Path) -> None:
+    def refused(*arguments: object, **environment: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "multimodal_ssl", "serve", *map(str, arguments)], capture_output=True, text=True,
+            env={**os.environ, **environment}, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        return done.stderr
+
+    (tmp_path / "empty").touch()
+    assert "is empty" in refused(indexed, "--token-file", tmp_path / "empty")
+    assert "MMSSL_TOKEN is empty" in refused(indexed, MMSSL_TOKEN=" ")
+    assert "holds no index" in refused(indexed, "--index", tmp_path, "--port", 0)
+    with serve(indexed) as (_, client):
+        assert "in use" in refused(indexed, "--port", client.base_url.port)
+
+
+def test_who_listens_for_other_machines_is_warned(indexed: Path) -> None:
+    with serve(indexed, "--host", "0.0.0.0", MMSSL_TOKEN="secret") as (process, client):
+        address = f"http://127.0.0.1:{client.base_url.port}"
+        assert httpx.get(f"{address}/health", headers={"Host": "any.example"}, trust_env=False).status_code == 200
+        process.terminate()
+        assert "warning: 0.0.0.0 can be reached by other machines" in process.communicate(timeout=30)[1]
