@@ -324,6 +324,7 @@ def exact_allowed(vectors: Vectors, queries: Vectors, k: int, allowed: NDArray[n
             near, places = exact(vectors[part], queries, k)
             scores, found = best_of([scores, near], [found, part[places]], k)
         return scores, found
+    size = max(k, PACKET // max(vectors.shape[1], len(queries)))
     for start in range(0, len(vectors), size):  # where most are allowed it is faster not to copy them
         cosines = queries @ vectors[start : start + size].T
         cosines[:, ~allowed[start : start + size]] = -np.inf
