@@ -13,7 +13,6 @@ import http.client
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -85,12 +84,13 @@ def serve(folder: Path, batch: int) -> None:
     import uvicorn
 
     from mmssl_server.app import create_app
+    from mmssl_server.command import listen
     from mmssl_server.library import Library
     from mmssl_server.limits import Limits
 
     library = Library(make_binder(), folder, name="benchmark", patience=2.0)
     app = create_app(library, limits=Limits(batch=batch), token=TOKEN, threads=1)
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1", 0)
     print(listening.getsockname()[1], flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
 
@@ -99,7 +99,7 @@ def serve(folder: Path, batch: int) -> None:
 def server(folder: Path, batch: int) -> Iterator[int]:
     """Serve in a process of its own while this block lasts, and give the port."""
     process = subprocess.Popen(
-        [sys.executable, __file__, "--serve", folder, "--batch", str(batch)], stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__, "load", "--serve", folder, "--batch", str(batch)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout
@@ -238,7 +238,7 @@ PARTS = {"load": load, "adding": adding}
 def main() -> None:
     """Measure the parts that are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=PARTS)
+    parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--out", type=Path, default=OUT)

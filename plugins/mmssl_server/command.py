@@ -46,7 +46,7 @@ def serve(
       mmssl serve runs/icons --port 80 --host 0.0.0.0 --token-file token.txt
     """
     token = _token(token_file)
-    listening = _listen(host, port)
+    listening = listen(host, port)
     address, port = listening.getsockname()[:2]
     is_local = ipaddress.ip_address(address).is_loopback
     if not is_local:
@@ -91,7 +91,16 @@ def _token(file: Path | None) -> str | None:
     return token or None
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; it fails here, before anything is loaded."""
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    return socket.create_server(address[:2], family=family)
+    # Without the protocol asyncio leaves Nagle's algorithm on, and an answer waits 40 ms for the client's ACK.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+        listening.listen(1024)
+    except OSError:
+        listening.close()
+        raise
+    return listening

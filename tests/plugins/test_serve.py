@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mmssl_server.command import listen
 from multimodal_ssl import build_index
 
 
@@ -70,6 +72,20 @@ def test_a_run_is_served_rebuilt_while_it_is_and_stopped(indexed: Path, tmp_path
         assert "the index was replaced" in errors
         assert "Traceback" not in errors
         assert process.returncode in (0, -signal.SIGTERM)
+
+
+def test_its_help_imports_neither_the_server_nor_torch() -> None:
+    code = "import sys; from multimodal_ssl.cli import mmssl; mmssl(['serve', '--help'], standalone_mode=False); "
+    code += "print({'torch', 'fastapi', 'uvicorn', 'pydantic'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("set()")
+
+
+def test_its_connections_send_at_once() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        assert accepted.proto == socket.IPPROTO_TCP, "else asyncio leaves Nagle's algorithm on"
+        accepted.close()
 
 
 def test_what_can_t_be_served_is_told_in_one_line(indexed: Path, tmp_path: Path) -> None:
