@@ -9,7 +9,7 @@ import { focusCard, readyKeys, showHits } from "./results.js";
 import * as server from "./server.js";
 
 const REST = 250; // milliseconds without a key after which it is searched
-const BY = { text: "words", image: "a picture", audio: "a sound", series: "a series (.npy)", video: "a video" };
+const BY = { text: "words", image: "a picture", audio: "a sound", video: "a video", series: "a series (.npy)" };
 
 const entries = new Map(); // of the history: their queries, since an address can't hold files
 let modalities = {}; // of /health
@@ -171,7 +171,7 @@ function showNothing(asked) {
 function showFailure(asked, failure) {
   clear();
   tellWhere(failure.isOfFilter ? failure.message : "");
-  if (failure.isOfFilter) say("The condition can't be understood: see beside it.", [["Drop the condition", () => go({ where: "" })]]);
+  if (failure.isOfFilter) say("The condition can't be used: beside it stands why.", [["Drop the condition", () => go({ where: "" })]]);
   else if (failure.mayPass) say(failure.message, [["Try again", run]]);
   else say(failure.message, asked.least ? [["With any probability", () => go({ least: 0 })]] : []);
 }
@@ -188,13 +188,14 @@ function showWaiting() {
 
 function showStart() {
   const kinds = new Set(Object.values(modalities).filter((one) => one.queries).map((one) => one.kind));
-  const ways = [...kinds].map((kind) => BY[kind] ?? `a ${kind}`);
+  const known = Object.keys(BY).filter((kind) => kinds.has(kind)).map((kind) => BY[kind]);
+  const ways = [...known, ...[...kinds].filter((kind) => !(kind in BY)).map((kind) => `a ${kind}`)];
   const total = Object.values(modalities).reduce((sum, one) => sum + one.items, 0);
   const listed = new Intl.ListFormat("en", { type: "disjunction" }).format(ways);
-  at("lead").textContent = `Search ${counted(total)} items by ${listed}, or by several at once, added up or taken away.`;
+  at("lead").textContent = `Search ${counted(total)} items by ${listed}: by one alone, or by several, each added or taken away.`;
   at("tiles").replaceChildren(
     ...Object.entries(modalities).map(([name, one]) =>
-      make("li", {}, iconOfKind(one.kind), make("span", {}, make("b", {}, counted(one.items)), make("span", {}, one.kind === name ? name : `${name} (${one.kind})`))),
+      make("li", {}, iconOfKind(one.kind), make("span", {}, make("b", {}, counted(one.items)), make("span", {}, one.kind === name ? name : `${name} · ${one.kind}`))),
     ),
   );
 }
@@ -230,11 +231,12 @@ function searchLike(hit) {
   goFromAnswers({ words: "", parts: [{ by: hit.modality, key: hit.key, weight: 1 }], among });
 }
 
-/** Add an answer to the query, or take it away, whatever it was before. */
+/** Add an answer to the query, or take it away, whatever it was before; what is searched stays the same. */
 function addItem(hit, weight) {
   remember(hit);
   const others = query.parts.filter((part) => part.by !== hit.modality || part.key !== hit.key);
-  goFromAnswers({ parts: [...others, { by: hit.modality, key: hit.key, weight }] });
+  const parts = [...others, { by: hit.modality, key: hit.key, weight }];
+  goFromAnswers({ parts, among: searched(query, modalities) });
 }
 
 /** Change the query from within the answers; the first of the new ones then has the focus. */

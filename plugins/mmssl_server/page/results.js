@@ -3,6 +3,7 @@
 import { icon, iconButton, iconOfKind, make, percent } from "./dom.js";
 import { nameOf } from "./query.js";
 
+const SMALL = 96; // pixels: narrower pictures, such as icons, get a margin
 const cards = new WeakMap(); // element -> its hit, which is another one after each search
 let current = null; // the card that the Tab key leads to
 
@@ -13,7 +14,10 @@ export const titleOf = (item) => item.caption ?? item.text ?? item.key;
 export function sightOf(item, kind) {
   if (item.preview) {
     const alt = item.caption ?? item.text ?? `${item.modality} ${item.key}`;
-    return make("img", { className: `sight is-${kind}`, loading: "lazy", decoding: "async", draggable: false, alt, src: item.preview });
+    const picture = make("img", { className: `sight is-${kind}`, loading: "lazy", decoding: "async", draggable: false, alt });
+    picture.onload = () => picture.classList.toggle("is-small", picture.naturalWidth < SMALL);
+    picture.src = item.preview;
+    return picture;
   }
   if (item.text ?? item.caption) return make("span", { className: "sight words" }, item.text ?? item.caption);
   return make("span", { className: "sight" }, iconOfKind(kind));
@@ -76,7 +80,7 @@ function makeCard(name, hit, kind, acts) {
   const isTold = !hit.preview && title === (hit.text ?? hit.caption); // the text is all there is to see
   const card = make(
     "li",
-    { className: "card" },
+    { className: isTold ? "card is-told" : "card" },
     make(
       "button",
       { type: "button", className: "open", onclick: act(acts.open), "aria-keyshortcuts": "m + -" },
