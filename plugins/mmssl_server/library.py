@@ -10,6 +10,7 @@ from typing import final
 from mmssl_server.refusals import LOG
 from multimodal_ssl import Index, InputError
 from multimodal_ssl.binder import Binder
+from multimodal_ssl.errors import StorageError
 from multimodal_ssl.store import DATABASE
 
 
@@ -27,15 +28,15 @@ class Library:
         self.binder, self.folder, self.name, self.patience = binder, folder, name, patience
         self._lock = threading.Lock()
         self._index = self._open()
-        self._file, self._refused = self._which(), self._which()
+        self._file = self._which()
 
     @property
     def index(self) -> Index:
-        """The index that is in the folder now."""
+        """The index that is in the folder now; raises StorageError if it is one that can't be served."""
         now = self._which()
-        if now not in (self._file, self._refused, None):
+        if now not in (self._file, None):  # None while one is moved away and another into its place
             with self._lock:
-                if now not in (self._file, self._refused):
+                if now != self._file:
                     self._replace(now)
         return self._index
 
@@ -54,10 +55,7 @@ class Library:
         try:
             self._index = self._open()
         except InputError as error:
-            if self._which() == now:  # not just being moved
-                LOG.error("the index was replaced by one that can't be served, the old one still is: %s", error)
-                self._refused = now
-            return
+            raise StorageError(f"the index was replaced by one that can't be served: {error}") from error
         self._file = now
         LOG.warning("the index was replaced: the new one is served")
 

@@ -98,8 +98,8 @@ def _look_at_series(data: bytes, limits: Limits) -> None:
         raise Refusal(422, f"these {len(data):,} bytes are no series: expected a .npy file of numbers") from error
     if math.prod(shape) > limits.numbers:
         raise _too_large(f"{math.prod(shape):,} numbers are", limits.numbers, "numbers")
-    if claimed > len(data):
-        raise Refusal(422, f"the series is cut off: its head tells of {claimed:,} bytes, there are {len(data):,}")
+    if claimed > (there := len(data) - stream.tell()):
+        raise Refusal(422, f"the series is cut off: its head tells of {claimed:,} bytes, there are {there:,}")
 
 
 def _look_at_text(data: bytes, limits: Limits) -> None:
