@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,10 +35,13 @@ class File(NamedTuple):
     tag: str
 
 
-def page_routes(_: Service) -> APIRouter:
+def page_routes(service: Service) -> APIRouter:
     """Return the routes; the page talks to the others as any client does."""
     router = APIRouter(include_in_schema=False)
-    files = {path.name: _read(path) for path in FOLDER.iterdir() if path.suffix in TYPES}
+    limits = service.limits
+    told = {b"most-answers": limits.k, b"most-bytes": limits.body}
+    files = {path.name: _file(path.name, path.read_bytes()) for path in FOLDER.iterdir() if path.suffix in TYPES}
+    files["index.html"] = _file("index.html", _tell(files["index.html"].data, told))
 
     @router.get("/")
     def page(request: Request) -> Response:
@@ -51,9 +56,15 @@ def page_routes(_: Service) -> APIRouter:
     return router
 
 
-def _read(path: Path) -> File:
-    data = path.read_bytes()
-    return File(data, TYPES[path.suffix], f'"{hashlib.sha256(data).hexdigest()[:32]}"')
+def _file(name: str, data: bytes) -> File:
+    return File(data, TYPES[Path(name).suffix], f'"{hashlib.sha256(data).hexdigest()[:32]}"')
+
+
+def _tell(html: bytes, told: Mapping[bytes, int]) -> bytes:
+    """Return the page with the server's limits in the place of the usual ones."""
+    for name, value in told.items():
+        html = re.sub(rb'data-%b="\d+"' % name, b'data-%b="%d"' % (name, value), html)
+    return html
 
 
 def _answer(file: File, request: Request) -> Response:

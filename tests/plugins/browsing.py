@@ -39,7 +39,8 @@ PALE = """() => {
     return canvas.getImageData(0, 0, 1, 1).data;
   };
   const light = (colour) => {
-    const [r, g, b] = [...rgba(colour)].map((one) => one / 255).map((one) => one <= .04045 ? one / 12.92 : ((one + .055) / 1.055) ** 2.4);
+    const linear = (one) => one <= .04045 ? one / 12.92 : ((one + .055) / 1.055) ** 2.4;
+    const [r, g, b] = [...rgba(colour)].map((one) => linear(one / 255));
     return .2126 * r + .7152 * g + .0722 * b;
   };
   const behind = (one) => {
@@ -53,7 +54,8 @@ PALE = """() => {
   const pale = [];
   while (texts.nextNode()) {
     const one = texts.currentNode.parentElement;
-    if (!texts.currentNode.data.trim() || !one.checkVisibility({ visibilityProperty: true }) || one.closest(':disabled, option')) continue;
+    if (!texts.currentNode.data.trim() || !one.checkVisibility({ visibilityProperty: true })) continue;
+    if (one.closest(':disabled, option')) continue;
     const [a, b] = [light(getComputedStyle(one).color), light(behind(one))].sort((x, y) => y - x);
     const contrast = (a + .05) / (b + .05);
     if (contrast < 4.5) pale.push(`${contrast.toFixed(2)}: ${texts.currentNode.data.trim().slice(0, 60)}`);
@@ -93,17 +95,21 @@ def question(request: Request) -> dict[str, Any]:
     return asked
 
 
-def drop(page: Page, name: str, kind: str, data: bytes, *, event: str = "drop") -> None:
-    """Drop a file on the page, or paste it."""
+def drop(page: Page, name: str, kind: str, data: bytes, *, more: int = 0, event: str = "drop") -> None:
+    """Drop a file on the page, or paste it.
+
+    Args:
+        more: zeros behind the data.
+    """
     page.evaluate(
-        """([name, type, bytes, event]) => {
+        """([name, type, bytes, more, event]) => {
           const held = new DataTransfer();
-          held.items.add(new File([new Uint8Array(bytes)], name, { type }));
+          held.items.add(new File([new Uint8Array(bytes), new Uint8Array(more)], name, { type }));
           document.body.dispatchEvent(event === 'drop'
             ? new DragEvent('drop', { dataTransfer: held, bubbles: true, cancelable: true })
             : new ClipboardEvent('paste', { clipboardData: held, bubbles: true, cancelable: true }));
         }""",
-        [name, kind, list(data), event],
+        [name, kind, list(data), more, event],
     )
 
 

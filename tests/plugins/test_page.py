@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
 
+from mmssl_server.limits import Limits
 from mmssl_server.page_routes import FOLDER
 
 from .browsing import (
@@ -78,8 +79,8 @@ def visit(browser: Browser, client: httpx.Client) -> Iterator[Open]:
 
 
 def ask(page: Page, words: str) -> None:
-    """Search by words, and wait for the answers."""
-    with page.expect_response("**/search"):
+    """Search by words alone, and wait for the answers."""
+    with page.expect_request_finished(lambda one: "/search" in one.url and question(one)["terms"][0]["text"] == words):
         page.get_by_label("Words to search by").fill(words)
     expect(page.get_by_role("status")).to_contain_text("answers among")
 
@@ -90,7 +91,9 @@ def ask(page: Page, words: str) -> None:
 @needs_chromium
 def test_it_says_what_there_is_and_finds_items_while_words_are_typed(visit: Open) -> None:
     page = visit()
-    expect(page.locator("#lead")).to_have_text(re.compile(r"^Search 1\d\d items by words, a picture, a sound, or a series"))
+    expect(page.locator("#lead")).to_have_text(
+        re.compile(r"^Search 1\d\d items by words, a picture, a sound, or a series")
+    )
     expect(page.locator(".tiles li")).to_have_text(["62image", "69text", "60outline · series", "3voice · audio"])
     with page.expect_request("**/search") as asked:
         page.get_by_label("Words to search by").press_sequentially("leftwards arrow", delay=5)
@@ -124,7 +127,9 @@ def test_a_dropped_picture_is_searched_by_and_comes_back_with_the_history(visit:
     expect(page.locator(".chip .label")).to_have_text(["apple.png"])
     expect(page.get_by_role("status")).to_contain_text("answers among")
     page.reload()
-    expect(page.get_by_role("alert")).to_have_text("This link was of a file, which a link can't hold: drop the file here.")
+    expect(page.get_by_role("alert")).to_have_text(
+        "This link was of a file, which a link can't hold: drop the file here."
+    )
 
 
 @needs_chromium
@@ -140,6 +145,9 @@ def test_files_are_told_apart_by_their_type_or_else_asked_for(visit: Open) -> No
     expect(page.get_by_role("alert")).to_contain_text("are no sound: expected WAV, FLAC, OGG or MP3")
     page.get_by_label("Modality of thing.bin").select_option("image")
     expect(page.get_by_role("status")).to_contain_text("among text, outline, voice")
+    drop(page, "big.wav", "audio/wav", b"RIFF", more=17 * 2**20)
+    expect(page.get_by_role("alert")).to_have_text("big.wav is too large: the server reads at most 16 MiB at once.")
+    expect(page.locator(".chip")).to_have_count(1)
 
 
 @needs_chromium
@@ -211,7 +219,9 @@ def test_an_answer_is_opened_and_more_like_it_is_found(visit: Open) -> None:
     assert sent["among"] == [modality]
     assert sent["k"] == 25
     expect(dialog).to_be_hidden()
-    expect(page.get_by_role("status")).to_contain_text(f"24 answers among {modality},")  # the item itself is none of them
+    expect(page.get_by_role("status")).to_contain_text(
+        f"24 answers among {modality},"
+    )  # the item itself is none of them
     expect(page.locator(".probability").first).to_have_text("no probability")
     expect(page.locator(".card .open").first).to_be_focused()
 
@@ -343,7 +353,7 @@ def test_on_a_phone_nothing_goes_sideways_and_all_can_be_touched(visit: Open) ->
         assert page.evaluate(SMALL) == []
 
     check()
-    ask(page, "odd " * 40)
+    ask(page, "odd" * 40)
     page.get_by_role("button", name="Keep these words").tap()
     drop(page, "a name of a file that is far too long for a phone.png", "image/png", png())
     expect(page.locator(".chip")).to_have_count(2)
@@ -370,8 +380,8 @@ def test_on_a_phone_nothing_goes_sideways_and_all_can_be_touched(visit: Open) ->
 def test_nothing_moves_while_it_loads(visit: Open) -> None:
     page = visit(is_greeted=False)
     page.add_init_script(
-        "window.shift = 0; new PerformanceObserver((list) => list.getEntries().forEach((one) => window.shift += one.value))"
-        ".observe({ type: 'layout-shift', buffered: true })"
+        "window.shift = 0; const add = (list) => list.getEntries().forEach((one) => window.shift += one.value);"
+        "new PerformanceObserver(add).observe({ type: 'layout-shift', buffered: true })"
     )
     page.goto("/#words=snowman&among=image&among=outline")
     expect(page.locator(".card")).to_have_count(24)
@@ -469,10 +479,18 @@ def test_the_page_is_served_with_its_types_and_asked_for_once(client: httpx.Clie
         assert client.get(wrong).status_code == 404
 
 
+def test_the_page_knows_the_limits_of_its_server(tmp_path: Path) -> None:
+    binder = make_binder()
+    with serving(open_library(tmp_path / "index", binder), limits=Limits(k=10, body=1_000_000)) as client:
+        assert 'data-most-answers="10" data-most-bytes="1000000">' in client.get("/").text
+
+
 def test_the_page_knows_no_other_address_and_reads_no_text_as_html() -> None:
     for path in FOLDER.iterdir():
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
-        assert not re.search(r"https?:|//\w+\.\w|url\((?!\"data:)", re.sub(r"^\s*(//|/?\*).*", "", text, flags=re.M)), path
+        assert not re.search(r"https?:|//\w+\.\w|url\((?!\"data:)", re.sub(r"^\s*(//|/?\*).*", "", text, flags=re.M)), (
+            path
+        )
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(| style=", text), path
     imported = set(re.findall(r'from "\./(\w+\.js)"', "".join(one.read_text() for one in FOLDER.glob("*.js"))))
     assert imported | {"app.js"} == {one.name for one in FOLDER.glob("*.js")}

@@ -1,18 +1,24 @@
 /** The page: it holds the query, asks the server, shows what comes back, and keeps all of it in the history. */
 
 import { openDetail, readyDetail } from "./detail.js";
-import { at, counted, iconOfKind, make, percent } from "./dom.js";
+import { at, counted, make, percent } from "./dom.js";
+import { partOfFile, readyFiles } from "./files.js";
 import { giveExample, readyFilters, showFilters, tellWhere } from "./filters.js";
-import { isKnown, partOfFile, remember, showParts } from "./parts.js";
-import { EMPTY, fromHash, isComplete, nameOf, ofWords, ownItems, searched, toBody, toHash, withItems, wordsModality } from "./query.js";
+import { say, writeStart } from "./notices.js";
+import { isKnown, remember, showParts } from "./parts.js";
+import {
+  EMPTY, fromHash, isComplete, nameOf, ofWords, ownItems, searched, toBody, toHash, withItems, wordsModality,
+} from "./query.js";
 import { focusCard, readyKeys, showHits } from "./results.js";
 import * as server from "./server.js";
 
 const REST = 250; // milliseconds without a key after which it is searched
-const BY = { text: "words", image: "a picture", audio: "a sound", video: "a video", series: "a series (.npy)" };
+const MOST_BYTES = Number(document.documentElement.dataset.mostBytes); // that the server reads of a request
+const HEAD = 100_000; // bytes of a request beside its files
 
 const entries = new Map(); // of the history: their queries, since an address can't hold files
 let modalities = {}; // of /health
+let isGreeted = false; // whether they are known
 let query = EMPTY;
 let entry = ""; // of the history, whose query is shown
 let wasTyping = false; // whether the entry is of a query that was being typed: the next letter changes it
@@ -28,16 +34,18 @@ const acts = {
 
 async function start() {
   readyBox();
-  readyFiles();
+  readyFiles(addFiles);
   readyFilters(go);
   readyKeys(at("grid"), acts);
   readyDetail(acts);
   window.onpopstate = (event) => restore(event.state?.entry);
   document.addEventListener("keydown", onSlash);
+  takeEntry(history.state?.entry);
+  at("words").value = query.words;
   await greet();
 }
 
-/** Ask what there is, and then show the query of the address. */
+/** Ask what there is, and then search for what the address tells, or for what was typed meanwhile. */
 async function greet() {
   try {
     modalities = (await server.health()).modalities;
@@ -46,22 +54,30 @@ async function greet() {
     say(failure.message, [["Try again", greet]]);
     return;
   }
+  isGreeted = true;
   document.body.classList.add("is-ready");
   const byWords = ofWords(modalities);
   at("words").disabled = !byWords.length;
   if (!byWords.length) at("words").placeholder = "Drop a file, or choose one";
   at("words-by").hidden = byWords.length < 2;
   at("words-by").replaceChildren(...byWords.map((name) => make("option", {}, name)));
-  showStart();
-  restore(history.state?.entry);
+  writeStart(modalities);
+  show();
+  run();
 }
 
-/**
- * Change the query, keep it in the history and search. While it is typed the history gets one entry, not one a letter,
- * and the search waits for a rest. Else it is returned, see `run`.
- */
+/** Change the query and search. While it is typed that waits for a rest; else the search is returned, see `run`. */
 function go(changes, { isTyping = false } = {}) {
   query = { ...query, lostFiles: 0, ...changes };
+  show();
+  clearTimeout(timer);
+  if (!isTyping) return settle(false);
+  timer = setTimeout(() => settle(true), REST);
+  return null;
+}
+
+/** Keep the query in the history, where one that is still typed takes the place of what it was, and search. */
+function settle(isTyping) {
   if (!isSame(entries.get(entry), query)) {
     const isNew = !(isTyping && wasTyping);
     if (isNew) entry = newEntry();
@@ -69,15 +85,20 @@ function go(changes, { isTyping = false } = {}) {
     history[isNew ? "pushState" : "replaceState"]({ entry }, "", `#${toHash(query)}`);
   }
   wasTyping = isTyping;
-  show();
-  clearTimeout(timer);
-  if (!isTyping) return run();
-  timer = setTimeout(run, REST);
-  return null;
+  return run();
 }
 
-/** Show the query of an entry of the history, or that of the address if nothing is known of the entry. */
+/** Show the query of an entry of the history. */
 function restore(known) {
+  takeEntry(known);
+  at("detail").close();
+  at("words").value = query.words;
+  show();
+  run();
+}
+
+/** Take the query of an entry of the history, or that of the address if nothing is known of the entry. */
+function takeEntry(known) {
   entry = known;
   if (!entries.has(entry)) {
     entry = newEntry();
@@ -86,10 +107,6 @@ function restore(known) {
   }
   query = entries.get(entry);
   wasTyping = false;
-  at("detail").close();
-  at("words").value = query.words;
-  show();
-  run();
 }
 
 // A reload forgets the entries, but the browser keeps their names: those of one load are not those of another.
@@ -125,6 +142,7 @@ async function run() {
   asking.abort();
   const own = (asking = new AbortController());
   const asked = query;
+  if (!isGreeted) return false;
   if (!isComplete(asked, modalities)) {
     showWaiting();
     return false;
@@ -149,10 +167,15 @@ function showFound(asked, found) {
   showHits(at("grid"), hits, modalities, acts);
   if (hits.length) giveExample(hits[0]);
   else showNothing(asked);
-  const lost = asked.lostFiles ? ` without ${asked.lostFiles === 1 ? "the file" : `the ${asked.lostFiles} files`} that a link can't hold` : "";
-  at("count-told").textContent = hits.length
-    ? `${counted(hits.length)} ${hits.length === 1 ? "answer" : "answers"} among ${searched(asked, modalities).join(", ")}${lost}, ${Math.max(1, Math.round(1000 * found.seconds))} ms`
-    : "No answer";
+  at("count-told").textContent = hits.length ? countOf(asked, found.seconds) : "No answer";
+}
+
+function countOf(asked, seconds) {
+  const answers = hits.length === 1 ? "1 answer" : `${counted(hits.length)} answers`;
+  const lost = asked.lostFiles === 1 ? " without the file" : ` without the ${asked.lostFiles} files`;
+  const without = asked.lostFiles ? `${lost} that a link can't hold` : "";
+  const milliseconds = Math.max(1, Math.round(1000 * seconds));
+  return `${answers} among ${searched(asked, modalities).join(", ")}${without}, ${counted(milliseconds)} ms`;
 }
 
 function showNothing(asked) {
@@ -164,16 +187,21 @@ function showNothing(asked) {
   } else if (asked.where) {
     say("Nothing matches this condition.", [["Drop the condition", () => go({ where: "" })]]);
   } else {
-    say("Nothing matches: there are no other items among what is searched.", [["Search all", () => go({ among: withItems(modalities) })]]);
+    const all = withItems(modalities);
+    say("Nothing matches: there are no other items where it is searched.", [["Search all", () => go({ among: all })]]);
   }
 }
 
 function showFailure(asked, failure) {
   clear();
   tellWhere(failure.isOfFilter ? failure.message : "");
-  if (failure.isOfFilter) say("The condition can't be used: beside it stands why.", [["Drop the condition", () => go({ where: "" })]]);
-  else if (failure.mayPass) say(failure.message, [["Try again", run]]);
-  else say(failure.message, asked.least ? [["With any probability", () => go({ least: 0 })]] : []);
+  if (failure.isOfFilter) {
+    say("The condition can't be used: beside it stands why.", [["Drop the condition", () => go({ where: "" })]]);
+  } else if (failure.mayPass) {
+    say(failure.message, [["Try again", run]]);
+  } else {
+    say(failure.message, asked.least ? [["With any probability", () => go({ least: 0 })]] : []);
+  }
 }
 
 /** Show what there is while nothing is asked. */
@@ -181,23 +209,9 @@ function showWaiting() {
   clear();
   tellWhere("");
   at("answers").ariaBusy = "false";
-  if (query.parts.length) say("Say what the file is, and it is searched by it.", []);
-  else if (query.lostFiles) say("This link was of a file, which a link can't hold: drop the file here.", []);
+  if (query.parts.length) say("Say what the file is, and it is searched by it.");
+  else if (query.lostFiles) say("This link was of a file, which a link can't hold: drop the file here.");
   else at("start").hidden = false;
-}
-
-function showStart() {
-  const kinds = new Set(Object.values(modalities).filter((one) => one.queries).map((one) => one.kind));
-  const known = Object.keys(BY).filter((kind) => kinds.has(kind)).map((kind) => BY[kind]);
-  const ways = [...known, ...[...kinds].filter((kind) => !(kind in BY)).map((kind) => `a ${kind}`)];
-  const total = Object.values(modalities).reduce((sum, one) => sum + one.items, 0);
-  const listed = new Intl.ListFormat("en", { type: "disjunction" }).format(ways);
-  at("lead").textContent = `Search ${counted(total)} items by ${listed}: by one alone, or by several, each added or taken away.`;
-  at("tiles").replaceChildren(
-    ...Object.entries(modalities).map(([name, one]) =>
-      make("li", {}, iconOfKind(one.kind), make("span", {}, make("b", {}, counted(one.items)), make("span", {}, one.kind === name ? name : `${name} · ${one.kind}`))),
-    ),
-  );
 }
 
 /** Take away what was said or shown before. */
@@ -209,15 +223,6 @@ function clear({ keepHits = false } = {}) {
     hits = [];
     at("grid").replaceChildren();
   }
-}
-
-/** Say one line in the place of answers, with buttons for what to do. */
-function say(line, choices) {
-  at("notice").replaceChildren(
-    make("p", { role: "alert" }, line),
-    ...choices.map(([label, act]) => make("button", { type: "button", className: "plain", onclick: act }, label)),
-  );
-  at("notice").hidden = false;
 }
 
 function changePart(place, part) {
@@ -273,37 +278,15 @@ function keepWords(weight) {
   at("words").focus();
 }
 
-function readyFiles() {
-  const curtain = at("curtain");
-  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
-  at("choose").onclick = at("drop").onclick = () => at("file").click();
-  at("file").onchange = () => {
-    addFiles(at("file").files);
-    at("file").value = ""; // so that the same file can be chosen again
-  };
-  document.addEventListener("dragover", (event) => {
-    if (!hasFiles(event)) return;
-    event.preventDefault();
-    curtain.hidden = false;
-  });
-  document.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) curtain.hidden = true; // it left the page, not just one of its elements
-  });
-  document.addEventListener("drop", (event) => {
-    curtain.hidden = true;
-    if (!hasFiles(event)) return;
-    event.preventDefault();
-    addFiles(event.dataTransfer.files);
-  });
-  document.addEventListener("paste", (event) => {
-    if (!event.clipboardData.files.length) return;
-    event.preventDefault();
-    addFiles(event.clipboardData.files);
-  });
-}
-
 function addFiles(files) {
-  if (files.length) go({ parts: [...query.parts, ...[...files].map((file) => partOfFile(file, modalities))] });
+  const held = query.parts.reduce((sum, part) => sum + (part.file?.size ?? 0), 0);
+  if (files.reduce((sum, file) => sum + file.size, held) > MOST_BYTES - HEAD) {
+    // The server would refuse it too, but may hang up before the browser has read why.
+    const most = counted(MOST_BYTES / 2 ** 20);
+    say(`${files[0].name} is too large: the server reads at most ${most} MiB at once.`);
+  } else if (files.length) {
+    go({ parts: [...query.parts, ...files.map((file) => partOfFile(file, modalities))] });
+  }
 }
 
 function onSlash(event) {

@@ -62,6 +62,7 @@ function header(hit) {
 
 function body(hit) {
   const title = titleOf(hit);
+  const sight = sightOf(hit, kinds[hit.modality]?.kind ?? "other");
   const about = [
     ["key", hit.key],
     ["modality", hit.modality],
@@ -73,7 +74,7 @@ function body(hit) {
   return make(
     "div",
     { className: "body" },
-    make("div", { className: "figure" }, make("div", { className: "frame" }, sightOf(hit, kinds[hit.modality]?.kind ?? "other")), soundOf(hit)),
+    make("div", { className: "figure" }, make("div", { className: "frame" }, sight), soundOf(hit)),
     make(
       "div",
       { className: "facts" },

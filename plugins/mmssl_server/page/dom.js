@@ -33,7 +33,8 @@ export const iconOfKind = (kind) => icon(KINDS.includes(kind) ? kind : "other");
 
 /** Make a button that shows an icon alone, so that its name is told to who can't see it. */
 export function iconButton(name, label, act, properties = {}) {
-  return make("button", { type: "button", className: "quiet", title: label, "aria-label": label, onclick: act, ...properties }, icon(name));
+  const usual = { type: "button", className: "quiet", title: label, "aria-label": label, onclick: act };
+  return make("button", { ...usual, ...properties }, icon(name));
 }
 
 /** Write a number with a separator of thousands. */

@@ -24,7 +24,10 @@ export function showFilters(query, modalities, go) {
   const found = searched(query, modalities);
   const choice = (label, isOn, isImplied, title, among) =>
     make("button", {
-      type: "button", className: isImplied ? "choice is-implied" : "choice", "aria-pressed": String(isOn), title,
+      type: "button",
+      className: isImplied ? "choice is-implied" : "choice",
+      "aria-pressed": String(isOn),
+      title,
       onclick: () => go({ among: among() }),
     }, label);
   keepingFocus(at("among"), () =>
@@ -34,7 +37,8 @@ export function showFilters(query, modalities, go) {
         const isOn = query.among.includes(name);
         const other = () => (isOn ? query.among.filter((one) => one !== name) : [...query.among, name]);
         const isImplied = !query.among.length && found.includes(name);
-        return choice(name, isOn, isImplied, `${counted(modalities[name].items)} items${isImplied ? ", searched now" : ""}`, other);
+        const title = `${counted(modalities[name].items)} items${isImplied ? ", searched now" : ""}`;
+        return choice(name, isOn, isImplied, title, other);
       }),
     ),
   );
@@ -59,7 +63,8 @@ export function tellWhere(message) {
 
 /** Give a condition that holds of this answer as the example, since what may be asked differs from index to index. */
 export function giveExample(hit) {
-  const [name, value] = Object.entries(hit.metadata).find(([, one]) => one !== null && String(one).length < 40) ?? ["group", hit.group];
+  const isShort = ([, value]) => value !== null && String(value).length < 40;
+  const [name, value] = Object.entries(hit.metadata).find(isShort) ?? ["group", hit.group];
   const field = /^[A-Za-z_]\w*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`;
   const example = typeof value === "string" ? `${field} = '${value.replaceAll("'", "''")}'` : `${field} = ${value}`;
   at("where-example").textContent = example;

@@ -1,10 +1,9 @@
-/** The chips: parts of the query, each with its sign, its weight and a way out; and what a file is. */
+/** The chips: parts of the query, each with its sign, its weight and a way out. */
 
-import { iconButton, iconOfKind, make } from "./dom.js";
-import { nameOf } from "./query.js";
+import { at, iconButton, iconOfKind, make } from "./dom.js";
+import { modalitiesOf } from "./files.js";
+import { HEAVIEST, nameOf } from "./query.js";
 
-const KINDS = ["image", "audio", "video", "text"]; // as in the media types of files
-const ENDINGS = { npy: "series", flac: "audio", ogg: "audio", opus: "audio", wav: "audio", md: "text", txt: "text", jsonl: "text" };
 const seen = new Map(); // of the items in queries: what they are called and look like
 const pictures = new WeakMap(); // of files: where the page finds them
 
@@ -16,21 +15,6 @@ export function remember(item) {
 /** Return whether the chip of a part can tell more than its key. */
 export const isKnown = (part) => part.key === undefined || seen.has(nameOf(part.by, part.key));
 
-/** Return the modalities that a file may be of: those of its type, or if there are none all that can be searched by. */
-export function modalitiesOf(file, modalities) {
-  const all = Object.keys(modalities).filter((name) => modalities[name].queries);
-  const type = file.type.split("/")[0];
-  const kind = KINDS.includes(type) ? type : ENDINGS[file.name.split(".").at(-1).toLowerCase()];
-  const fit = all.filter((name) => modalities[name].kind === kind);
-  return fit.length ? fit : all;
-}
-
-/** Make a part of a file; what it is of is left open if it may be of several modalities. */
-export function partOfFile(file, modalities) {
-  const fit = modalitiesOf(file, modalities);
-  return { by: fit.length === 1 ? fit[0] : "", file, weight: 1 };
-}
-
 /** Show the parts; `change(place, part)` is called with another part for one, or with null to take it out. */
 export function showParts(list, parts, modalities, change) {
   const held = [...list.children].findIndex((chip) => chip.contains(document.activeElement));
@@ -38,17 +22,15 @@ export function showParts(list, parts, modalities, change) {
   list.replaceChildren(...parts.map((part, place) => chipOf(part, modalities, (other) => change(place, other))));
   if (held < 0) return;
   const next = list.children[Math.min(held, parts.length - 1)];
-  (next?.querySelector(`[data-field="${field}"]`) ?? document.getElementById("words")).focus();
+  (next?.querySelector(`[data-field="${field}"]`) ?? at("words")).focus();
 }
 
 function chipOf(part, modalities, change) {
   const label = labelOf(part);
   const away = part.weight < 0;
-  const sign = iconButton(away ? "minus" : "plus", away ? "Taken away: press to add it" : "Added: press to take it away", () =>
-    change({ ...part, weight: -part.weight }),
-  );
-  sign.className = "sign";
-  sign.setAttribute("aria-label", `${label}: ${sign.title}`);
+  const told = away ? "Taken away: press to add it" : "Added: press to take it away";
+  const turn = () => change({ ...part, weight: -part.weight });
+  const sign = iconButton(away ? "minus" : "plus", `${label}: ${told}`, turn, { className: "sign", title: told });
   sign.dataset.field = "sign";
   const remove = iconButton("close", `Remove ${label}`, () => change(null));
   remove.dataset.field = "remove";
@@ -70,7 +52,7 @@ function labelOf(part) {
 }
 
 function thumbnailOf(part, modalities) {
-  const address = part.file ? addressOf(part.file) : part.key !== undefined && seen.get(nameOf(part.by, part.key))?.preview;
+  const address = part.file ? addressOf(part.file) : seen.get(nameOf(part.by, part.key))?.preview;
   if (address) return make("img", { alt: "", src: address, width: 32, height: 32, draggable: false });
   return iconOfKind(modalities[part.by]?.kind);
 }
@@ -98,11 +80,12 @@ function modalityChoice(part, modalities, change) {
 
 function weightField(part, label, change) {
   const field = make("input", {
-    type: "number", min: 0.1, max: 1000, step: 0.1, value: Math.abs(part.weight), title: "Weight", "aria-label": `Weight of ${label}`,
+    type: "number", min: 0.1, max: HEAVIEST, step: 0.1, value: Math.abs(part.weight), title: "Weight",
+    "aria-label": `Weight of ${label}`,
   });
   field.dataset.field = "weight";
   field.onchange = () => {
-    const weight = field.validity.badInput || !(field.valueAsNumber > 0) ? 1 : Math.min(1000, field.valueAsNumber);
+    const weight = field.validity.badInput || !(field.valueAsNumber > 0) ? 1 : Math.min(HEAVIEST, field.valueAsNumber);
     change({ ...part, weight: Math.sign(part.weight) * weight });
   };
   return field;

@@ -1,19 +1,31 @@
 /**
  * A query: what is asked, how it stands in the address of the page, and how it is told to the server.
  *
- * words: what stands in the box, a part of weight 1; wordsBy: its modality, "" for the first one of texts.
+ * words: what stands in the box, a part of weight 1.
+ * wordsBy: its modality, "" for the first one of texts.
  * parts: of by (modality), weight, and one of text, key and file.
  * among: modalities to search; none stands for all but that of the first part (see `searched`).
  * least: the least probability of a match.
  * lostFiles: how many files the address told of, which only who made it has.
  */
-export const EMPTY = Object.freeze({
-  words: "", wordsBy: "", parts: [], among: [], k: 24, where: "", onePerGroup: false, fold: false, least: 0, lostFiles: 0,
-});
-export const COUNTS = [12, 24, 48, 96];
-const MOST = 100; // answers that a server gives unless told otherwise
+export const HEAVIEST = 1000; // weight
+const MOST = Number(document.documentElement.dataset.mostAnswers); // that the server gives
+const USUAL = [12, 24, 48, 96].filter((count) => count <= MOST);
+export const COUNTS = USUAL.length ? USUAL : [MOST];
 const DUPLICATE = 0.98; // the cosine from which an answer is folded into a better one
-const HEAVIEST = 1000;
+
+export const EMPTY = Object.freeze({
+  words: "",
+  wordsBy: "",
+  parts: [],
+  among: [],
+  k: COUNTS[1] ?? COUNTS[0],
+  where: "",
+  onePerGroup: false,
+  fold: false,
+  least: 0,
+  lostFiles: 0,
+});
 
 /** Return the part of the address behind # that makes the same query, but for files. */
 export function toHash(query) {

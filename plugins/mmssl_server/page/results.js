@@ -14,7 +14,8 @@ export const titleOf = (item) => item.caption ?? item.text ?? item.key;
 export function sightOf(item, kind) {
   if (item.preview) {
     const alt = item.caption ?? item.text ?? `${item.modality} ${item.key}`;
-    const picture = make("img", { className: `sight is-${kind}`, loading: "lazy", decoding: "async", draggable: false, alt });
+    const look = { className: `sight is-${kind}`, loading: "lazy", decoding: "async", draggable: false };
+    const picture = make("img", { ...look, alt });
     picture.onload = () => picture.classList.toggle("is-small", picture.naturalWidth < SMALL);
     picture.src = item.preview;
     return picture;
@@ -36,7 +37,8 @@ export function probabilityOf(hit) {
   const fill = make("span", {});
   fill.style.width = `${100 * hit.probability}%`;
   const bar = make("span", { className: "meter", "aria-hidden": "true" }, fill);
-  return make("span", { className: "probability", title }, bar, make("span", { className: "number" }, percent(hit.probability)));
+  const number = make("span", { className: "number" }, percent(hit.probability));
+  return make("span", { className: "probability", title }, bar, number);
 }
 
 /** Show hits. Cards of those that were there before are taken again, so that their pictures don't flicker. */
@@ -60,7 +62,10 @@ export function readyKeys(grid, acts) {
     const all = [...grid.children];
     const place = all.indexOf(current);
     const columns = all.filter((card) => card.offsetTop === all[0].offsetTop).length;
-    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -place, End: all.length - 1 - place };
+    const toEnd = all.length - 1 - place;
+    const steps = {
+      ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -place, End: toEnd,
+    };
     const shortcuts = { "+": acts.add, "-": acts.subtract, m: acts.like };
     if (event.key in steps) {
       focusCard(all[place + steps[event.key]]);
@@ -77,6 +82,7 @@ export const focusCard = (card) => card?.querySelector(".open").focus();
 function makeCard(name, hit, kind, acts) {
   const act = (call) => () => call(cards.get(card));
   const title = titleOf(hit);
+  const like = { type: "button", className: "like", title: "More like this (m)", "aria-label": `More like ${title}` };
   const isTold = !hit.preview && title === (hit.text ?? hit.caption); // the text is all there is to see
   const card = make(
     "li",
@@ -93,9 +99,11 @@ function makeCard(name, hit, kind, acts) {
     make(
       "div",
       { className: "acts" },
-      make("button", { type: "button", className: "like", title: "More like this (m)", "aria-label": `More like ${title}`, onclick: act(acts.like) }, icon("like"), make("span", {}, "More like this")),
+      make("button", { ...like, onclick: act(acts.like) }, icon("like"), make("span", {}, "More like this")),
       iconButton("plus", `Add ${title} to the query`, act(acts.add), { title: "Add to the query (+)" }),
-      iconButton("minus", `Take ${title} away from the query`, act(acts.subtract), { title: "Take away from the query (−)" }),
+      iconButton("minus", `Take ${title} away from the query`, act(acts.subtract), {
+        title: "Take away from the query (−)",
+      }),
     ),
   );
   card.dataset.name = name;

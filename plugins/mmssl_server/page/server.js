@@ -1,4 +1,8 @@
-/** What is asked of the server, and what is said when it does not answer. Addresses are relative: a proxy may put any path before them. */
+/**
+ * What is asked of the server, and what is said when it does not answer.
+ *
+ * Addresses are relative, since a proxy may put any path before them.
+ */
 
 /** Says in one line why there is no answer, and what to do. */
 export class Failure extends Error {
@@ -35,7 +39,8 @@ async function ask(address, options = {}) {
     told = await answer.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Failure(`The server, or a proxy before it, answered ${answer.status} without a word: try again.`, answer.status || 500);
+    const what = `The server, or a proxy before it, answered ${answer.status} without saying why: try again.`;
+    throw new Failure(what, Math.max(500, answer.status));
   }
   if (!answer.ok) throw new Failure(told.error ?? `The server answered ${answer.status}.`, answer.status);
   return told;
