@@ -11,6 +11,7 @@ from mmssl_server.guard import Guard
 from mmssl_server.item_routes import item_routes
 from mmssl_server.library import Library
 from mmssl_server.limits import Limits
+from mmssl_server.page_routes import page_routes
 from mmssl_server.refusals import register_errors
 from mmssl_server.search_routes import search_routes
 from mmssl_server.service import Service
@@ -48,6 +49,6 @@ def create_app(
     )
     app.add_middleware(Guard, limits=service.limits, metrics=service.metrics, hosts=hosts)
     register_errors(app, library.folder)
-    for routes in (search_routes, item_routes, clip_routes):
+    for routes in (search_routes, item_routes, clip_routes, page_routes):
         app.include_router(routes(service))
     return app
