@@ -2,8 +2,9 @@
 
 python benchmarks/serving.py load adding
 
-What results/serving.json has is measured anew. The model has the shape of the quickstart's and random weights; vectors
-are drawn at random, since neither changes what is measured. Server and clients are processes of one machine.
+What results/serving.json has is measured anew. The model has the shape of the quickstart's and random weights, and
+the vectors are those of retrieval.py: what is found makes no sense, but takes as long. Server and clients are processes
+of one machine.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from retrieval import vectors
 
 from multimodal_ssl import Catalog, Index, Preview
 from multimodal_ssl.binder import Binder
@@ -65,17 +67,15 @@ def make_index(folder: Path, binder: Binder, count: int) -> None:
     source, image = glyphs(), binder.modalities["image"]
     samples = [source[i] for i in range(len(source))]
     seen = [image.preview(image.load(sample.items["image"])).png for sample in samples]
-    rng = np.random.default_rng(0)
+    drawn = vectors(count, seed=1, dim=DIM)
     with Index.create(folder, binder.fingerprint(), binder.dim) as index:
         for start in range(0, count, 20_000):
             size = min(20_000, count - start)
-            vectors = rng.standard_normal((size, DIM)).astype(np.float32)
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             keys = [str(start + i) for i in range(size)]
             places = [(start + i) % len(samples) for i in range(size)]
             previews = [Preview(png=seen[place], caption=samples[place].items["text"]) for place in places]
             metadata = [samples[place].metadata for place in places]
-            index.add("image", Embedded(vectors, keys, keys, previews, metadata=metadata))
+            index.add("image", Embedded(drawn[start : start + size], keys, keys, previews, metadata=metadata))
         index.optimise("image", kind="hnsw" if count > 20_000 else None)
 
 
