@@ -2,8 +2,9 @@
 
 python benchmarks/serving.py load adding
 
-What results/serving.json has is measured anew. The model has the shape of the quickstart's and random weights; vectors
-are drawn at random, since neither changes what is measured. Server and clients are processes of one machine.
+What results/serving.json has is measured anew. The model has the shape of the quickstart's and random weights, and
+the vectors are those of retrieval.py: what is found makes no sense, but takes as long. Server and clients are processes
+of one machine.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import http.client
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from retrieval import vectors
 
 from multimodal_ssl import Catalog, Index, Preview
 from multimodal_ssl.binder import Binder
@@ -66,17 +67,15 @@ def make_index(folder: Path, binder: Binder, count: int) -> None:
     source, image = glyphs(), binder.modalities["image"]
     samples = [source[i] for i in range(len(source))]
     seen = [image.preview(image.load(sample.items["image"])).png for sample in samples]
-    rng = np.random.default_rng(0)
+    drawn = vectors(count, seed=1, dim=DIM)
     with Index.create(folder, binder.fingerprint(), binder.dim) as index:
         for start in range(0, count, 20_000):
             size = min(20_000, count - start)
-            vectors = rng.standard_normal((size, DIM)).astype(np.float32)
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             keys = [str(start + i) for i in range(size)]
             places = [(start + i) % len(samples) for i in range(size)]
             previews = [Preview(png=seen[place], caption=samples[place].items["text"]) for place in places]
             metadata = [samples[place].metadata for place in places]
-            index.add("image", Embedded(vectors, keys, keys, previews, metadata=metadata))
+            index.add("image", Embedded(drawn[start : start + size], keys, keys, previews, metadata=metadata))
         index.optimise("image", kind="hnsw" if count > 20_000 else None)
 
 
@@ -85,12 +84,13 @@ def serve(folder: Path, batch: int) -> None:
     import uvicorn
 
     from mmssl_server.app import create_app
+    from mmssl_server.command import listen
     from mmssl_server.library import Library
     from mmssl_server.limits import Limits
 
     library = Library(make_binder(), folder, name="benchmark", patience=2.0)
     app = create_app(library, limits=Limits(batch=batch), token=TOKEN, threads=1)
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1", 0)
     print(listening.getsockname()[1], flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
 
@@ -99,7 +99,7 @@ def serve(folder: Path, batch: int) -> None:
 def server(folder: Path, batch: int) -> Iterator[int]:
     """Serve in a process of its own while this block lasts, and give the port."""
     process = subprocess.Popen(
-        [sys.executable, __file__, "--serve", folder, "--batch", str(batch)], stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__, "load", "--serve", folder, "--batch", str(batch)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout
@@ -238,7 +238,7 @@ PARTS = {"load": load, "adding": adding}
 def main() -> None:
     """Measure the parts that are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=PARTS)
+    parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--out", type=Path, default=OUT)

@@ -124,6 +124,9 @@ class Binder(nn.Module):
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module into eval mode for a while."""
+    if not any(one.training for one in module.modules()):  # to set every flag takes longer than to encode a text
+        yield
+        return
     was_training = module.training
     module.eval()
     try:

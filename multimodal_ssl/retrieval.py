@@ -46,7 +46,7 @@ class Candidates(NamedTuple):
 
 
 def search(
-    binder: Binder,
+    binder: Binder | None,
     index: Index,
     queries: Sequence[Any],
     *,
@@ -62,6 +62,7 @@ def search(
     """Return the k items that are nearest to each query, the best first; fewer where fewer match.
 
     Args:
+        binder: that made the index; None where all that is asked for are Vectors of it.
         queries: items or paths of the modality `by`, or sequences of Terms, whose weighted vectors are added up.
         among: the modalities to search; None takes all that the query is not of.
         where: a condition on metadata, such as ``license = 'MIT' and year >= 2020`` (docs/filters.md).
@@ -75,7 +76,8 @@ def search(
         raise InputError(f"queries are a list, not one: give [{queries!r:.60}]")
     if not 0 <= min_probability <= 1:
         raise InputError(f"min_probability is {min_probability}, not from 0 to 1")
-    index.check(binder.fingerprint())
+    if binder:
+        index.check(binder.fingerprint())
     asked = [_terms(one, by) for one in queries]
     used = list(dict.fromkeys(term.by for terms in asked for term in terms))
     names = [among] if isinstance(among, str) else list(among or [name for name in index.counts if name not in used])
@@ -106,14 +108,16 @@ def search(
     return answers
 
 
-def encode(binder: Binder, index: Index, asked: Sequence[Sequence[Term]], *, centred: bool) -> tuple[Vectors, Vectors]:
+def encode(
+    binder: Binder | None, index: Index, asked: Sequence[Sequence[Term]], *, centred: bool
+) -> tuple[Vectors, Vectors]:
     """Return the unit vectors [Q, D] of queries, and those of which the mean of each modality was taken off."""
-    plain = np.zeros((len(asked), binder.dim), np.float32)
+    plain = np.zeros((len(asked), index.dim), np.float32)
     shifted = plain.copy()
     for by in dict.fromkeys(term.by for terms in asked for term in terms):
         owners = [(query, term) for query, terms in enumerate(asked) for term in terms if term.by == by]
-        vectors = _embedded(binder, by, [term.item for _, term in owners])
-        mean = index.mean(by) if centred and by in index.counts else np.zeros(binder.dim, np.float32)
+        vectors = _embedded(binder, index, by, [term.item for _, term in owners])
+        mean = index.mean(by) if centred and by in index.counts else np.zeros(index.dim, np.float32)
         for (query, term), vector, moved in zip(owners, vectors, unit(vectors - mean), strict=True):
             plain[query] += term.weight * vector
             shifted[query] += term.weight * moved
@@ -127,15 +131,17 @@ def unit(vectors: Vectors) -> Vectors:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12), np.float32)
 
 
-def _embedded(binder: Binder, by: str, items: Sequence[Any]) -> Vectors:
+def _embedded(binder: Binder | None, index: Index, by: str, items: Sequence[Any]) -> Vectors:
     """Return the vectors [N, D] of items, of which some may be Vectors."""
     fresh = [place for place, item in enumerate(items) if not isinstance(item, Vector)]
-    vectors = np.empty((len(items), binder.dim), np.float32)
+    vectors = np.empty((len(items), index.dim), np.float32)
     if fresh:
+        if not binder:
+            raise InputError(f"some {by} to search by is no Vector: without a Binder nothing can be embedded")
         vectors[fresh] = binder.encode(by, [items[place] for place in fresh])
     for place, item in enumerate(items):
         if isinstance(item, Vector):
-            vectors[place] = check_vectors(np.asarray(item.values)[None], binder.dim)
+            vectors[place] = check_vectors(np.asarray(item.values)[None], index.dim)
     return vectors
 
 

@@ -185,12 +185,11 @@ class Store:
     def items(self, ids: Iterable[int]) -> dict[int, Item]:
         """Return the items with these ids that are there, by id."""
         found: dict[int, Item] = {}
+        query = f"SELECT {SEALED}, crc, png, wav FROM items LEFT JOIN previews USING (id) WHERE id = ?"
         with self.reading():
             for id in ids:
-                row = self._reader.execute(f"SELECT {SEALED}, crc FROM items WHERE id = ?", (id,)).fetchone()
-                if row:
-                    seen = self._reader.execute("SELECT png, wav FROM previews WHERE id = ?", (id,)).fetchone()
-                    found[id] = read_item(row, seen or (None, None))
+                if row := self._reader.execute(query, (id,)).fetchone():
+                    found[id] = read_item(row[:-2], row[-2:])
         return found
 
     def find(self, modality: str, keys: Sequence[str]) -> dict[str, int]:

@@ -59,7 +59,7 @@ def test_help_imports_neither_torch_nor_pydantic() -> None:
     assert done.stdout.strip().endswith("set()")
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "quickstart"])
+@pytest.mark.parametrize("name", [*COMMANDS, "quickstart", "serve"])
 def test_every_command_has_an_example_in_its_help(name: str) -> None:
     text = mmssl(name, "--help").stdout
     assert f"Example:\n    mmssl {name}" in text

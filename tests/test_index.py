@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from multimodal_ssl import Index, InputError, Preview
 from multimodal_ssl.ann import DESIGNS
 from multimodal_ssl.embed import Embedded
+from multimodal_ssl.errors import StorageError
 
 from .toys import units
 
@@ -405,3 +406,16 @@ def test_damaged_files_end_in_a_clear_error_and_never_in_another_answer(tmp_path
         path.write_bytes(whole)
     assert sum(map(bool, outcomes)) > 60
     assert answers() == expected
+
+
+def test_a_filter_that_takes_longer_than_it_may_is_given_up_and_the_next_is_not(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multimodal_ssl.store.PAUSE", 1)
+    index.add("text", items(0, 100))
+    index.store.patience = 0.0
+    with pytest.raises(InputError, match="longer than 0 s") as caught:
+        index.where("text", "number > 50")
+    assert not isinstance(caught.value, StorageError)
+    index.store.patience = 60.0
+    assert len(index.where("text", "number > 50")) == 49

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multimodal_ssl import Index, InputError, Term, search
+from multimodal_ssl import Index, InputError, Term, Vector, search
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.embed import Embedded
 from multimodal_ssl.retrieval import unit
@@ -66,6 +66,25 @@ def test_a_query_of_several_parts_is_their_weighted_sum(index: Index, binder: Bi
     np.testing.assert_allclose([hit.score for hit in hits], expected, rtol=1e-5)
     with pytest.raises(InputError, match="cancel each other out"):
         search(binder, index, [[Term("a", 3.0), Term("a", 3.0, -1.0)]])
+
+
+def test_what_was_embedded_before_is_searched_by_as_if_it_were_embedded_now(index: Index, binder: Binder) -> None:
+    fresh = [Term("a", 3.0), Term("b", 50.0, 0.5)]
+    stored = [Term("a", Vector(index.vector("a", "3"))), Term("b", Vector(index.vector("b", "50")), 0.5)]
+    for centre in (False, True):
+        (expected,) = search(binder, index, [fresh], among=["a", "b"], k=5, centre=centre)
+        for one, maker in ((stored, binder), (stored, None), ([stored[0], fresh[1]], binder)):
+            (hits,) = search(maker, index, [one], among=["a", "b"], k=5, centre=centre)
+            assert keys(hits) == keys(expected)
+            np.testing.assert_allclose([hit.score for hit in hits], [hit.score for hit in expected], rtol=1e-5)
+    with pytest.raises(InputError, match="some a to search by is no Vector"):
+        search(None, index, [fresh])
+    with pytest.raises(InputError, match=r"vectors \[N, 4\], not \[1, 2\]"):
+        search(None, index, [Vector(np.ones(2, np.float32))], by="a")
+    with pytest.raises(InputError, match="not finite"):
+        search(None, index, [Vector(np.full(4, np.nan, np.float32))], by="a")
+    with pytest.raises(InputError, match="no a with the key 'x'"):
+        index.vector("a", "x")
 
 
 def test_a_mixed_gallery_is_ranked_with_the_mean_of_each_modality_taken_off(index: Index, binder: Binder) -> None:

@@ -96,7 +96,7 @@ def answer(library: Library, queries: Sequence[Query]) -> list[Answer | Exceptio
             options = _resolved(job.query, job.query.options, index)
             groups.setdefault((options, job.query.parts[0].by), []).append(job)
     for (options, _), some in groups.items():
-        _search(library, index, options, some)
+        _search(index, options, some)
     return [job.result() for job in jobs]
 
 
@@ -137,7 +137,7 @@ def _embed(library: Library, index: Index, jobs: Sequence[_Job]) -> None:
     for job in jobs:
         if job.query.options and not job.failure:
             try:
-                encode(library.binder, index, [job.terms()], centred=False)
+                encode(None, index, [job.terms()], centred=False)
             except InputError as error:  # parts that cancel each other out
                 job.failure = error
 
@@ -160,11 +160,11 @@ def _resolved(query: Query, options: Options, index: Index) -> Options:
     return replace(options, among=tuple(name for name in index.counts if name not in used) or tuple(used))
 
 
-def _search(library: Library, index: Index, options: Options, jobs: Sequence[_Job]) -> None:
+def _search(index: Index, options: Options, jobs: Sequence[_Job]) -> None:
     """Give each job of equal options its hits, or the failure that they share, such as a filter that takes too long."""
     try:
         found = search(
-            library.binder, index, [job.terms() for job in jobs], among=options.among, k=options.k,
+            None, index, [job.terms() for job in jobs], among=options.among, k=options.k,
             where=options.where, one_per_group=options.one_per_group, fold=options.fold, centre=options.centre,
             min_probability=options.min_probability,
         )  # fmt: skip

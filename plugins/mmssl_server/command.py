@@ -46,40 +46,40 @@ def serve(
       mmssl serve runs/icons --port 80 --host 0.0.0.0 --token-file token.txt
     """
     token = _token(token_file)
-    listening = _listen(host, port)
-    address, port = listening.getsockname()[:2]
-    is_local = ipaddress.ip_address(address).is_loopback
-    if not is_local:
-        click.echo(
-            f"warning: {address} can be reached by other machines, and everybody there may search: "
-            "put a proxy with TLS and a login in front of it",
-            err=True,
-        )
+    with listen(host, port) as listening:
+        address, port = listening.getsockname()[:2]
+        is_local = ipaddress.ip_address(address).is_loopback
+        if not is_local:
+            click.echo(
+                f"warning: {address} can be reached by other machines, and everybody there may search: "
+                "put a proxy with TLS and a login in front of it",
+                err=True,
+            )
 
-    import uvicorn
+        import uvicorn
 
-    from mmssl_server.app import create_app
-    from mmssl_server.library import Library
-    from mmssl_server.limits import Limits
-    from multimodal_ssl import pipeline
+        from mmssl_server.app import create_app
+        from mmssl_server.library import Library
+        from mmssl_server.limits import Limits
+        from multimodal_ssl import pipeline
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    limits = Limits(
-        body=max_body * 2**20, pixels=max_pixels * 1_000_000, sound=max_sound, k=max_k, queue=queue, timeout=timeout,
-        batch=batch, wait=wait / 1000,
-    )  # fmt: skip
-    name = run.absolute().name
-    library = Library(pipeline.load(run), index_dir or run / "index", name=name, patience=limits.filter)
-    hosts = {one.lower() for one in (*NAMES, *allowed)} if is_local or allowed else None
-    app = create_app(library, limits=limits, token=token, threads=threads, hosts=hosts)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, root_path=root_path.rstrip("/"), server_header=False,
-        timeout_graceful_shutdown=int(timeout) + 1,
-    )  # fmt: skip
-    shown = f"[{address}]" if ":" in address else address
-    counts = ", ".join(f"{count:,} {name}" for name, count in library.index.counts.items())
-    click.echo(f"serving: {run} ({counts}) at http://{shown}:{port}\nstop:    Ctrl-C")
-    uvicorn.Server(config).run(sockets=[listening])
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+        limits = Limits(
+            body=max_body * 2**20, pixels=max_pixels * 1_000_000, sound=max_sound, k=max_k, queue=queue,
+            timeout=timeout, batch=batch, wait=wait / 1000,
+        )  # fmt: skip
+        binder, folder = pipeline.load(run), index_dir or run / "index"
+        library = Library(binder, folder, name=run.absolute().name, patience=limits.filter)
+        hosts = {one.lower() for one in (*NAMES, *allowed)} if is_local or allowed else None
+        app = create_app(library, limits=limits, token=token, threads=threads, hosts=hosts)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, root_path=root_path.rstrip("/"), server_header=False,
+            timeout_graceful_shutdown=int(timeout) + 1,
+        )  # fmt: skip
+        shown = f"[{address}]" if ":" in address else address
+        counts = ", ".join(f"{count:,} {name}" for name, count in library.index.counts.items())
+        click.echo(f"serving: {run} ({counts}) at http://{shown}:{port}\nstop:    Ctrl-C")
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _token(file: Path | None) -> str | None:
@@ -91,7 +91,16 @@ def _token(file: Path | None) -> str | None:
     return token or None
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; it fails here, before anything is loaded."""
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    return socket.create_server(address[:2], family=family)
+    # Without the protocol asyncio leaves Nagle's algorithm on, and an answer waits 40 ms for the client's ACK.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+        listening.listen(1024)
+    except OSError:
+        listening.close()
+        raise
+    return listening

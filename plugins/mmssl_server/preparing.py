@@ -50,12 +50,12 @@ class Preparer:
         for place, term in enumerate(terms):
             if sum(one is not None for one in (term.text, term.key, term.upload)) != 1:
                 raise Refusal(422, f"terms.{place}: expected exactly one of text, key and upload")
-        if all(term.key is not None for term in terms):
-            return [self._part(place, term, files) for place, term in enumerate(terms)]
 
         def prepare() -> list[Part]:
             return [self._part(place, term, files) for place, term in enumerate(terms)]
 
+        if all(term.key is not None for term in terms):
+            return prepare()
         return await asyncio.get_running_loop().run_in_executor(self._pool, prepare)
 
     async def items(self, items: list[NewItem], files: Mapping[str, bytes]) -> list[Ready]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from PIL import Image
 
 from mmssl_glyphs.source import Glyphs
 from mmssl_server.app import create_app
+from mmssl_server.command import listen
 from mmssl_server.library import Library
 from multimodal_ssl import Catalog, Index, Preview
 from multimodal_ssl.binder import Binder
@@ -114,7 +114,7 @@ def make_index(folder: Path, binder: Binder, *, limit: int = 60) -> Index:
 @contextmanager
 def serving(library: Library, **options: Any) -> Iterator[httpx.Client]:
     """Serve a library at a free port while this block lasts, and give a client of it."""
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1", 0)
     root_path = options.pop("root_path", "")
     app = create_app(library, threads=1, **options)
     config = uvicorn.Config(app, log_level="warning", access_log=False, root_path=root_path)

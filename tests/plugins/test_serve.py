@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
+import uvicorn
 
-from multimodal_ssl import build_index
+from mmssl_server import command
+from multimodal_ssl import InputError, build_index
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +28,14 @@ def indexed(trained_run: Path) -> Path:
 
 
 @contextmanager
-def serve(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    command = [sys.executable, "-m", "multimodal_ssl", "serve", *map(str, arguments), "--port", "0", "--threads", "1"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    )
+def serve(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    line = [sys.executable, "-m", "multimodal_ssl", "serve", *map(str, arguments), "--port", "0", "--threads", "1"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout
-        line = process.stdout.readline()
-        found = re.search(r"at (http://\S+)", line)
-        assert found, line + process.communicate(timeout=30)[1]
+        first = process.stdout.readline()
+        found = re.search(r"at (http://\S+)", first)
+        assert found, first + process.communicate(timeout=30)[1]
         with httpx.Client(base_url=found[1], trust_env=False, timeout=30) as client:
             for _ in range(100):
                 try:
@@ -72,28 +73,58 @@ def test_a_run_is_served_rebuilt_while_it_is_and_stopped(indexed: Path, tmp_path
         assert process.returncode in (0, -signal.SIGTERM)
 
 
-def test_what_can_t_be_served_is_told_in_one_line(indexed: Path, tmp_path: Path) -> None:
-    def refused(*arguments: object, **environment: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "multimodal_ssl", "serve", *map(str, arguments)], capture_output=True, text=True,
-            env={**os.environ, **environment}, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: ")
-        assert done.stderr.count("\n") == 1
-        return done.stderr
+def test_its_help_imports_neither_the_server_nor_torch() -> None:
+    code = "import sys; from multimodal_ssl.cli import mmssl; mmssl(['serve', '--help'], standalone_mode=False); "
+    code += "print({'torch', 'fastapi', 'uvicorn', 'pydantic'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("set()")
 
+
+def test_its_connections_send_at_once() -> None:
+    with command.listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        assert accepted.proto == socket.IPPROTO_TCP, "else asyncio leaves Nagle's algorithm on"
+        accepted.close()
+
+
+def refused(*arguments: object) -> str:
+    """Return the line that `mmssl serve` ends with."""
+    with pytest.raises((InputError, OSError)) as caught:
+        command.serve.main([*map(str, arguments)], standalone_mode=False)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_can_t_be_served_is_told_in_one_line(
+    indexed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "empty").touch()
-    assert "is empty" in refused(indexed, "--token-file", tmp_path / "empty")
-    assert "MMSSL_TOKEN is empty" in refused(indexed, MMSSL_TOKEN=" ")
+    assert "is empty: write a token into it" in refused(indexed, "--token-file", tmp_path / "empty")
     assert "holds no index" in refused(indexed, "--index", tmp_path, "--port", 0)
-    with serve(indexed) as (_, client):
-        assert "in use" in refused(indexed, "--port", client.base_url.port)
+    assert "holds no trained run" in refused(tmp_path, "--port", 0)
+    with command.listen("127.0.0.1", 0) as taken:
+        assert "in use" in refused(indexed, "--port", taken.getsockname()[1])
+    monkeypatch.setenv("MMSSL_TOKEN", " ")
+    assert "MMSSL_TOKEN is empty" in refused(indexed)
 
 
-def test_who_listens_for_other_machines_is_warned(indexed: Path) -> None:
-    with serve(indexed, "--host", "0.0.0.0", MMSSL_TOKEN="secret") as (process, client):
-        address = f"http://127.0.0.1:{client.base_url.port}"
-        assert httpx.get(f"{address}/health", headers={"Host": "any.example"}, trust_env=False).status_code == 200
-        process.terminate()
-        assert "warning: 0.0.0.0 can be reached by other machines" in process.communicate(timeout=30)[1]
+def test_who_listens_for_other_machines_is_warned_and_may_be_called_by_any_name(
+    indexed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[uvicorn.Server] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, **_: made.append(server))
+    threads = torch.get_num_threads()
+    for arguments in (
+        ["--host", "0.0.0.0"],
+        ["--host", "0.0.0.0", "--allow-host", "Find.example"],
+        ["--host", "::1"],
+        [],
+    ):
+        command.serve.main([str(indexed), "--port", "0", *arguments], standalone_mode=False)
+        told = capsys.readouterr()
+        assert ("warning: 0.0.0.0 can be reached by other machines" in told.err) == ("0.0.0.0" in arguments)
+        assert f"serving: {indexed} (60 image, 60 outline, 60 text)" in told.out
+    hosts = [server.config.app.user_middleware[0].kwargs["hosts"] for server in made]
+    own = {"localhost", "127.0.0.1", "::1"}
+    assert hosts == [None, {*own, "find.example"}, own, own]
+    assert torch.get_num_threads() == threads

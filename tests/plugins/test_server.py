@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -482,6 +483,27 @@ def test_one_bad_query_of_a_batch_fails_alone(folder: Path, binder: Binder) -> N
     assert not isinstance(found[-1], Exception)
     np.testing.assert_allclose(found[-1].vectors, binder.encode("text", ["snowman"]), atol=1e-6)
     library.close()
+
+
+def test_a_request_that_is_in_when_the_server_is_stopped_is_answered(
+    folder: Path, binder: Binder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, at_once = threading.Event(), answering.answer
+
+    def slowly(library: Library, queries: Any) -> Any:
+        begun.set()
+        time.sleep(0.5)
+        return at_once(library, queries)
+
+    monkeypatch.setattr("mmssl_server.service.answer", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        with serving(open_library(folder, binder)) as one:
+            address = one.base_url
+            asked = pool.submit(lambda: httpx.post(f"{address}/search", json=words("a"), trust_env=False))
+            assert begun.wait(5)
+        assert hits_of(asked.result())
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{address}/health", trust_env=False)
 
 
 # What changes the index.
