@@ -76,9 +76,9 @@ function openFilters(isOpen) {
 }
 
 function tellLeast(least) {
-  const told = least ? `${Math.round(least * 100)} % or more` : "any";
-  at("least-told").textContent = told;
-  at("least").setAttribute("aria-valuetext", told);
+  const number = `${Math.round(least * 100)} %`;
+  at("least-told").textContent = least ? `≥ ${number}` : "any";
+  at("least").setAttribute("aria-valuetext", least ? `${number} or more` : "any");
 }
 
 function keepingFocus(box, change) {
