@@ -2,7 +2,7 @@
 
 python benchmarks/serving.py load adding
 
-What results/serving.json has is measured anew. The model has the shape of the quickstart's and random weights, and
+What results/retrieval/serving.json has is measured anew. The model has the shape of the quickstart's and random weights, and
 the vectors are those of retrieval.py: what is found makes no sense, but takes as long. Server and clients are processes
 of one machine.
 """
@@ -37,7 +37,7 @@ from multimodal_ssl.embed import Embedded
 from multimodal_ssl.report import device_name
 
 HERE = Path(__file__).parent
-OUT = HERE / "results" / "serving.json"
+OUT = HERE / "results" / "retrieval" / "serving.json"
 KINDS = {"image": "image", "text": "text", "outline": "series"}
 DIM, TOKEN, TURNS, PACKET = 128, "benchmark", 3, 250
 
