@@ -2,9 +2,9 @@
 
 python benchmarks/serving.py load adding
 
-What results/retrieval/serving.json has is measured anew. The model has the shape of the quickstart's and random weights, and
-the vectors are those of retrieval.py: what is found makes no sense, but takes as long. Server and clients are processes
-of one machine.
+What results/retrieval/serving.json has is measured anew. The model has the shape of the quickstart's and random
+weights, and the vectors are those of retrieval.py: what is found makes no sense, but takes as long. Server and clients
+are processes of one machine.
 """
 
 from __future__ import annotations
