@@ -167,24 +167,23 @@ class Index:
             raise InputError(f"this index holds no {modality} with the key {key!r}")
         return vector
 
-    def where(self, modality: str, text: str) -> NDArray[np.int64]:
-        """Return the ids of the items of a modality of which a condition holds (docs/filters.md).
+    def where(self, names: Sequence[str], text: str) -> list[NDArray[np.int64]]:
+        """Return the ids of the items of each modality of which a condition holds (docs/filters.md).
 
         Raises InputError if it holds of none and asks for metadata that no item has.
         """
         parsed = parse_where(text)
         condition, values = parsed.sql()
-        view = self._view(modality)
-        with self._lock:
-            if not view.is_checked:
-                self.store.check_items()
-                view.is_checked = True
-        found = self.store.select(modality, condition, values)
-        if not len(found):
-            known = [*BUILT_IN, *self.store.fields(modality)]
-            for name in parsed.names:
-                if name not in known:
-                    raise InputError(f"no {modality} has {name!r} to filter by: {nearest(name, known)}")
+        for view in map(self._view, names):
+            with self._lock:
+                if not view.is_checked:
+                    self.store.check_items()
+                    view.is_checked = True
+        found = [self.store.select(name, condition, values) for name in names]
+        if not any(map(len, found)):
+            known = {*BUILT_IN, *(field for name in names for field in self.store.fields(name))}
+            for field in sorted(parsed.names - known):
+                raise InputError(f"no {' or '.join(names)} has {field!r} to filter by: {nearest(field, known)}")
         return found
 
     def calibrate(self) -> dict[str, calibration.Calibration]:

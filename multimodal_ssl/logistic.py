@@ -28,7 +28,7 @@ def fit_logistic(
 
     weights = np.zeros(terms.shape[1])
     while True:
-        probability = 1 / (1 + np.exp(-terms @ weights))
+        probability = np.exp(-np.logaddexp(0, -terms @ weights))
         gradient = terms.T @ (count * (probability - labels)) + penalty * weights
         curvature = (terms * (count * probability * (1 - probability))[:, None]).T @ terms + np.diag(penalty)
         step = np.linalg.solve(curvature, gradient)

@@ -93,7 +93,7 @@ def search(
     names = names or used
     centred = len(names) > 1 if centre is None else centre
     plain, shifted = encode(binder, index, asked, centred=centred)
-    allowed = [index.where(name, where) if where else None for name in names]
+    allowed = index.where(names, where) if where else [None] * len(names)
     answers: list[list[Hit]] = [[] for _ in asked]
     fetch = k * WIDER if centred or one_per_group or fold is not None else k
     todo = list(range(len(asked)))

@@ -200,6 +200,8 @@ def test_what_makes_no_sense_is_told(index: Index, binder: Binder) -> None:
         search(binder, index, [1.0], by="a", where="tens >")
     with pytest.raises(InputError, match="no b has 'ten' to filter by: did you mean 'tens'"):
         search(binder, index, [1.0], by="a", where="ten > 3")
+    index.add("b", Embedded(numbers(binder, "b").vectors[:1], ["odd one"], ["g"], metadata=[{"only": 1.0}]))
+    assert keys(search(binder, index, [1.0], by="a", among=["a", "b"], where="only = 1")[0]) == ["odd one"]
 
 
 def test_a_filter_that_takes_too_long_is_stopped(index: Index, binder: Binder) -> None:

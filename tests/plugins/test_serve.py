@@ -18,6 +18,7 @@ import uvicorn
 
 from mmssl_server import command
 from multimodal_ssl import InputError, build_index
+from multimodal_ssl.cli import mmssl
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_its_connections_send_at_once() -> None:
 def refused(*arguments: object) -> str:
     """Return the line that `mmssl serve` ends with."""
     with pytest.raises((InputError, OSError)) as caught:
-        command.serve.main([*map(str, arguments)], standalone_mode=False)
+        mmssl.main(["serve", *map(str, arguments)], standalone_mode=False)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -120,7 +121,7 @@ def test_who_listens_for_other_machines_is_warned_and_may_be_called_by_any_name(
         ["--host", "::1"],
         [],
     ):
-        command.serve.main([str(indexed), "--port", "0", *arguments], standalone_mode=False)
+        mmssl.main(["serve", str(indexed), "--port", "0", *arguments], standalone_mode=False)
         told = capsys.readouterr()
         assert ("warning: 0.0.0.0 can be reached by other machines" in told.err) == ("0.0.0.0" in arguments)
         assert f"serving: {indexed} (60 image, 60 outline, 60 text)" in told.out
