@@ -419,7 +419,7 @@ def test_a_filter_that_takes_longer_than_it_may_is_given_up_and_the_next_is_not(
     index.add("text", items(0, 100))
     index.store.patience = 0.0
     with pytest.raises(InputError, match="longer than 0 s") as caught:
-        index.where("text", "number > 50")
+        index.where(["text"], "number > 50")
     assert not isinstance(caught.value, StorageError)
     index.store.patience = 60.0
-    assert len(index.where("text", "number > 50")) == 49
+    assert len(index.where(["text"], "number > 50")[0]) == 49
