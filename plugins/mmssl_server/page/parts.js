@@ -6,10 +6,12 @@ import { HEAVIEST, nameOf } from "./query.js";
 
 const seen = new Map(); // of the items in queries: what they are called and look like
 const pictures = new WeakMap(); // of files: where the page finds them
+let shown = []; // parts and modalities whose chips are there: typing words leaves them alone
 
 /** Keep how an item is told, for its chip. */
 export function remember(item) {
   seen.set(nameOf(item.modality, item.key), { label: item.caption ?? item.text ?? item.key, preview: item.preview });
+  shown = [];
 }
 
 /** Return whether the chip of a part can tell more than its key. */
@@ -17,6 +19,8 @@ export const isKnown = (part) => part.key === undefined || seen.has(nameOf(part.
 
 /** Show the parts; `change(place, part)` is called with another part for one, or with null to take it out. */
 export function showParts(list, parts, modalities, change) {
+  if (shown[0] === parts && shown[1] === modalities) return;
+  shown = [parts, modalities];
   const held = [...list.children].findIndex((chip) => chip.contains(document.activeElement));
   const field = held >= 0 ? document.activeElement.dataset.field : null;
   list.replaceChildren(...parts.map((part, place) => chipOf(part, modalities, (other) => change(place, other))));
