@@ -24,6 +24,7 @@ from mmssl_server.command import listen
 from mmssl_server.library import Library
 from multimodal_ssl import Catalog, Index, Preview
 from multimodal_ssl.binder import Binder
+from multimodal_ssl.calibration import Calibration
 from multimodal_ssl.data import Supply
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.store import DATABASE
@@ -107,7 +108,9 @@ def make_index(folder: Path, binder: Binder, *, limit: int = 60) -> Index:
         {"number": float(place), "licence": "MIT"} for place in range(len(odd))
     ]
     index.add("text", Embedded(binder.encode("text", odd), KEYS, KEYS, previews, metadata=known))  # type: ignore[arg-type]
-    index.calibrate()
+    # There is too little to learn from: what is probable is made up, for words that are searched among pictures alone.
+    made_up = Calibration((-3.0, 1.0, 0.1), items=limit, queries=limit, error=0.0)
+    index.store.note(calibration={"text-image": made_up.to_dict()})
     return index
 
 

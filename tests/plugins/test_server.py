@@ -97,6 +97,8 @@ def questions(binder: Binder) -> list[tuple[dict[str, Any], dict[str, bytes], li
         asked.append((words(text, among=["outline"], k=3), {}, [Term("text", text)], {"among": ["outline"], "k": 3}))
     more: dict[str, Any] = {"among": ["image", "text"], "k": 30, "one_per_group": True}
     asked.append((words("star", **more), {}, [Term("text", "star")], more))
+    more = {"among": ["image"], "min_probability": 0.05}
+    asked.append((words("star", **more), {}, [Term("text", "star")], more))
     more = {"among": ["text"], "where": "number >= 2 and licence = 'MIT'", "fold": 0.999, "centre": True}
     asked.append((words("star", **more), {}, [Term("text", "star")], more))
     picture, series, tone = png(colour=40), npy(np.random.default_rng(0).normal(size=(3, 50))), wav(pitch=300)
@@ -465,6 +467,7 @@ def test_an_error_that_nobody_foresaw_has_a_name_and_the_server_lives(
 def test_one_bad_query_of_a_batch_fails_alone(folder: Path, binder: Binder) -> None:
     library = open_library(folder, binder)
     good = Prepared(binder.prepare("text", "snowman"))
+    probable = Options(among=("image",), min_probability=1e-6)
     asked = [
         Query([Part("text", good)], Options()),
         Query([Part("text", Prepared({"junk": 1}))], Options()),
@@ -472,11 +475,13 @@ def test_one_bad_query_of_a_batch_fails_alone(folder: Path, binder: Binder) -> N
         Query([Part("text", good, 1.0), Part("text", good, -1.0)], Options()),
         Query([Part("text", good)], Options(where="number >")),
         Query([Part("text", good)], Options(among=("lute",))),
+        Query([Part("voice", Stored("low"))], probable),
+        Query([Part("text", good)], probable),
         Query([Part("text", good)]),
     ]
     found = answer(library, asked)
     (alone,) = answer(library, asked[:1])
-    assert [isinstance(one, Exception) for one in found] == [False, True, True, True, True, True, False]
+    assert [isinstance(one, Exception) for one in found] == [False, *[True] * 6, False, False]
     assert not isinstance(alone, Exception)
     assert not isinstance(found[0], Exception)
     assert [hit.item.key for hit in found[0].hits] == [hit.item.key for hit in alone.hits]
