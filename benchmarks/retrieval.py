@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from multimodal_ssl import Index, ann, load, search
 from multimodal_ssl.embed import Embedded
 from multimodal_ssl.index import Hit
-from multimodal_ssl.metrics import retrieval
+from multimodal_ssl.metrics import answer, summarise
 from multimodal_ssl.report import device_name
 
 HERE = Path(__file__).parent
@@ -206,8 +206,9 @@ def binary(_: Path) -> Iterable[dict[str, Any]]:
     for dim in (DIM, 512):
         items, queries = vectors(50_000, seed=1, dim=dim), vectors(1000, seed=2, dim=dim)
         truth = ann.exact(items, queries, TOP)[1]
-        for kind in ("binary", "sq8"):
-            structure, measured = ann.build(items, kind=kind, recall=0.99)  # type: ignore[arg-type]
+        kinds: tuple[ann.Kind, ...] = ("binary", "sq8")
+        for kind in kinds:
+            structure, measured = ann.build(items, kind=kind, recall=0.99)
             assert structure
             for structure.widen in (1, 2, 4, 10, 20):
                 yield {
@@ -275,7 +276,7 @@ def evaluation(_: Path) -> Iterable[dict[str, Any]]:
     items, queries = vectors(100_000, seed=1), vectors(100_000, seed=2)
     groups = np.arange(100_000) // 5
     began = time.perf_counter()
-    result = retrieval(queries, items, groups, groups)
+    result = summarise(answer(queries, items, groups, groups))
     seconds = time.perf_counter() - began
     began = time.perf_counter()
     for start in range(0, len(queries), 1000):

@@ -49,7 +49,7 @@ class Design(NamedTuple):
 
 BEAMS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 PROBES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-DESIGNS: dict[str, Design] = {
+DESIGNS: dict[Kind, Design] = {
     "hnsw": Design(lambda dim: 4 * dim + 8.4 * LINKS + 4, BEAMS, (1,)),
     "hnsw-sq8": Design(lambda dim: dim + 8.4 * LINKS + 4, BEAMS, (2, 4)),  # Scalar quantisation to 8 bits a number.
     "ivf-pq": Design(lambda dim: dim / 4 + 16, PROBES, (4, 10, 20)),  # 4 bits for two numbers (André et al. 2017).
@@ -256,7 +256,7 @@ def recall_of(found: Rows, scores: Vectors, wanted: Vectors) -> float:
 
 
 def _built(
-    kind: str, vectors: Vectors, recall: float, given: dict[str, Vectors], rng: np.random.Generator
+    kind: Kind, vectors: Vectors, recall: float, given: dict[str, Vectors], rng: np.random.Generator
 ) -> tuple[Structure, Measured]:
     """Build a structure of a kind over vectors in random order, the last of which are held back to tune by."""
     began = time.perf_counter()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from multimodal_ssl import ann, calibration
 from multimodal_ssl.database import Item, Part, Places
 from multimodal_ssl.embed import Embedded
-from multimodal_ssl.errors import InputError, nearest
+from multimodal_ssl.errors import InputError, StorageError, nearest
 from multimodal_ssl.files import sync_folder
 from multimodal_ssl.store import DATABASE, Store, check_vectors
 from multimodal_ssl.where import BUILT_IN, parse_where
@@ -50,6 +50,7 @@ class Index:
         self._lock = threading.Lock()
         self._views: Mapping[str, _View] = {}
         self._version = self._stamp = -1
+        self._checked = 0  # the last item that was compared with its checksum
         self._refresh()
 
     @classmethod
@@ -174,11 +175,8 @@ class Index:
         """
         parsed = parse_where(text)
         condition, values = parsed.sql()
-        for view in map(self._view, names):
-            with self._lock:
-                if not view.is_checked:
-                    self.store.check_items()
-                    view.is_checked = True
+        with self._lock:
+            self._checked = self.store.check_items(self._checked)
         found = [self.store.select(name, condition, values) for name in names]
         if not any(map(len, found)):
             known = {*BUILT_IN, *(field for name in names for field in self.store.fields(name))}
@@ -242,14 +240,22 @@ class Index:
         stamp = self.store.stamp()
         if stamp == self._stamp:
             return self._views
-        with self._lock, self.store.reading():
-            version, parts = self.store.version(), self.store.parts()
-            gone = self.store.deleted_since(self._version)
-            self._views = {
-                name: _view(self.store, name, part, self._views.get(name), gone) for name, part in parts.items()
-            }
-            self._version, self._stamp = version, stamp
-            return self._views
+        with self._lock:
+            views: dict[str, _View] | None = None
+            while views is None:
+                version = self.store.version()
+                try:
+                    with self.store.reading():
+                        gone = self.store.deleted_since(self._version)
+                        views = {
+                            name: _view(self.store, name, part, self._views.get(name), gone)
+                            for name, part in self.store.parts().items()
+                        }
+                except StorageError:  # another process may have compacted: the files of then are gone
+                    if self.store.version() == version:
+                        raise
+            self._views, self._version, self._stamp = views, version, stamp
+            return views
 
 
 @final
@@ -263,13 +269,13 @@ class _View:
         self.order = np.argsort(places.rows, kind="stable")  # so that the items of one vector stand together
         self.starts = np.searchsorted(places.rows[self.order], np.arange(len(vectors) + 1))
         self.background = self.sample(calibration.BACKGROUND)
-        self.is_checked = False
         self.is_plain = len(places.ids) == len(vectors) and bool((np.diff(self.starts) == 1).all())
 
     def sample(self, count: int) -> NDArray[np.float32]:
-        """Return some vectors [N, D] of items, N <= count."""
-        rows = np.unique(self.places.rows)
-        return self.vectors[np.sort(np.random.default_rng(0).permutation(rows)[:count])]
+        """Return the vectors [N, D] of items drawn at random, N <= count."""
+        rows = self.places.rows
+        drawn = np.random.default_rng(0).choice(len(rows), min(count, len(rows)), replace=False, shuffle=False)
+        return self.vectors[rows[np.sort(drawn)]]
 
     def nearest(
         self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None

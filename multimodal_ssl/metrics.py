@@ -73,22 +73,6 @@ class Answers:
     chance: dict[str, Floats]
 
 
-def retrieval(
-    queries: NDArray[np.float32],
-    gallery: NDArray[np.float32],
-    query_groups: NDArray[np.int64],
-    gallery_groups: NDArray[np.int64],
-    *,
-    ks: Sequence[int] = (1, 5, 10),
-) -> Retrieval:
-    """Score queries [N, D] against a gallery [M, D] by inner product; items of the query's group are hits.
-
-    Ties count as their expectation over random orders, so a collapsed model scores chance. Raises InputError if there
-    is nothing to measure, or a vector is not finite.
-    """
-    return summarise(answer(queries, gallery, query_groups, gallery_groups, ks=ks))
-
-
 def answer(
     queries: NDArray[np.float32],
     gallery: NDArray[np.float32],
@@ -97,7 +81,11 @@ def answer(
     *,
     ks: Sequence[int] = (1, 5, 10),
 ) -> Answers:
-    """Return how each query is answered; arguments and errors are those of `retrieval`."""
+    """Tell how queries [N, D] find, by inner product, the items of their group in a gallery [M, D].
+
+    Ties count as their expectation over random orders, so a collapsed model scores chance. Raises InputError if there
+    is nothing to measure, or a vector is not finite.
+    """
     for name, vectors in (("queries", queries), ("gallery", gallery)):
         if not np.isfinite(vectors).all():
             raise InputError(f"some vectors of the {name} are not finite: they would seem to be found at once")

@@ -66,7 +66,7 @@ def test_the_smallest_of_the_about_fastest_with_the_recall_comes_first() -> None
 def test_answers_are_a_function_of_what_was_saved() -> None:
     items, queries = clusters(3000, seed=0), clusters(50, seed=1)
     for kind in ann.DESIGNS:
-        structure, _ = ann.build(items, kind=kind, recall=0.9)  # type: ignore[arg-type]
+        structure, _ = ann.build(items, kind=kind, recall=0.9)
         assert structure
         again = ann.Structure.from_bytes(
             structure.to_bytes(), kind=kind, count=len(items), effort=structure.effort, widen=structure.widen

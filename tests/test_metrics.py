@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from multimodal_ssl.errors import InputError
-from multimodal_ssl.metrics import auroc, retrieval, wilson_interval
+from multimodal_ssl.metrics import answer, auroc, summarise, wilson_interval
 
 
 def unit(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
@@ -23,7 +23,7 @@ def test_recall_and_median_rank_agree_with_a_double_loop() -> None:
         places = [place for place, item in enumerate(order, 1) if gallery_groups[item] == group]
         if places:
             ranks.append(places[0])
-    found = retrieval(queries, gallery, query_groups, gallery_groups)
+    found = summarise(answer(queries, gallery, query_groups, gallery_groups))
     assert found.n == len(ranks)
     assert found.unanswerable == 90 - len(ranks)
     for k in (1, 5, 10):
@@ -35,7 +35,7 @@ def test_a_collapsed_model_scores_exactly_chance() -> None:
     rng = np.random.default_rng(1)
     same = np.tile(unit(rng, 1, 8), (60, 1))
     groups = rng.integers(0, 20, 60)
-    found = retrieval(same, same, groups, groups)
+    found = summarise(answer(same, same, groups, groups))
     for k in (1, 5, 10):
         assert found.recall[k] == pytest.approx(found.chance[k])
     for name, one in found.measures.items():
@@ -44,7 +44,7 @@ def test_a_collapsed_model_scores_exactly_chance() -> None:
 
 def test_a_perfect_model_scores_one() -> None:
     vectors = unit(np.random.default_rng(2), 40, 16)
-    found = retrieval(vectors, vectors, np.arange(40), np.arange(40))
+    found = summarise(answer(vectors, vectors, np.arange(40), np.arange(40)))
     assert found.recall[1] == 1
     assert found.interval[1][0] == pytest.approx(40 / (40 + 1.959964**2))  # Wilson's bound where all are hits
     assert found.interval[1][1] == 1
@@ -79,15 +79,15 @@ def test_vectors_that_are_not_finite_are_refused_rather_than_found(which: str) -
     vectors = {name: unit(np.random.default_rng(5), 10, 4) for name in ("queries", "gallery")}
     vectors[which][3, 0] = np.nan
     with pytest.raises(InputError, match=f"some vectors of the {which} are not finite"):
-        retrieval(vectors["queries"], vectors["gallery"], np.arange(10), np.arange(10))
+        summarise(answer(vectors["queries"], vectors["gallery"], np.arange(10), np.arange(10)))
 
 
 def test_intervals_are_over_groups_and_hold_the_mean() -> None:
     rng = np.random.default_rng(6)
     queries, gallery = unit(rng, 40, 6), unit(rng, 30, 6)
     groups, others = np.arange(40) % 10, np.arange(30) % 10
-    found = retrieval(queries, gallery, groups, others)
-    fivefold = retrieval(np.tile(queries, (5, 1)), gallery, np.tile(groups, 5), others)
+    found = summarise(answer(queries, gallery, groups, others))
+    fivefold = summarise(answer(np.tile(queries, (5, 1)), gallery, np.tile(groups, 5), others))
     for name, one in found.measures.items():
         assert one.low < one.value < one.high
         other = fivefold.measures[name]  # the same queries again are no more evidence
@@ -97,7 +97,7 @@ def test_intervals_are_over_groups_and_hold_the_mean() -> None:
 def test_a_gallery_without_any_group_of_the_queries_is_an_error() -> None:
     vectors = unit(np.random.default_rng(4), 3, 4)
     with pytest.raises(InputError, match="nothing to measure"):
-        retrieval(vectors, vectors, np.arange(3), np.arange(3) + 10)
+        summarise(answer(vectors, vectors, np.arange(3), np.arange(3) + 10))
 
 
 def test_auroc_agrees_with_a_double_loop() -> None:

@@ -8,7 +8,7 @@
 export class Failure extends Error {
   constructor(message, status = 0) {
     super(message);
-    this.isOfFilter = status === 422 && /\bfilter\b|^the condition\b/.test(message);
+    this.isOfFilter = status === 422 && /\bfilter\b/.test(message);
     this.mayPass = status === 0 || status >= 500; // it may be gone at another try
   }
 }

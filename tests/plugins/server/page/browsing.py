@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, Request
+import pytest
+from playwright.sync_api import Page, Request, expect
 
 from multimodal_ssl import Preview
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.data import Supply
 from multimodal_ssl.embed import Embedded, embed
 
-from .serving import glyphs, make_index, png
+from ..serving import glyphs, make_index, png
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH (apt install chromium)")
+Open = Callable[..., Page]
 HOSTILE = "<img src=x onerror=\"window.hacked = 'html'\"><script>window.hacked = 'script'</script>"
 HOSTILE_KEY = "'\"><img src=x onerror=window.hacked=1>/../javascript:alert(1)"
 
@@ -117,3 +120,10 @@ def names(page: Page) -> list[tuple[str, str]]:
     """Return modality and key of the answers, the best first."""
     told: list[str] = page.locator(".card").evaluate_all("all => all.map((one) => one.dataset.name)")
     return [(modality, key) for modality, key in map(json.loads, told)]
+
+
+def ask(page: Page, words: str) -> None:
+    """Search by words, and wait for the answers."""
+    with page.expect_request_finished(lambda one: "/search" in one.url and question(one)["terms"][0]["text"] == words):
+        page.get_by_label("Words to search by").fill(words)
+    expect(page.get_by_role("status")).to_contain_text("answers among")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,10 +105,10 @@ def make_index(folder: Path, binder: Binder, *, limit: int = 60) -> Index:
         Preview(text=text, png=png(colour=place), path=f"/srv/secret folder/{place}.png")
         for place, text in enumerate(odd)
     ]
-    known: list[dict[str, str | float | None]] = [
+    known: list[Mapping[str, str | float | None]] = [
         {"number": float(place), "licence": "MIT"} for place in range(len(odd))
     ]
-    index.add("text", Embedded(binder.encode("text", odd), KEYS, KEYS, previews, metadata=known))  # type: ignore[arg-type]
+    index.add("text", Embedded(binder.encode("text", odd), KEYS, KEYS, previews, metadata=known))
     # There is too little to learn from: what is probable is made up, for words that are searched among pictures alone.
     made_up = Calibration((-3.0, 1.0, 0.1), items=limit, queries=limit, error=0.0)
     index.store.note(calibration={"text-image": made_up.to_dict()})
@@ -144,3 +145,36 @@ def open_library(folder: Path, binder: Binder) -> Library:
     if not (folder / DATABASE).exists():
         make_index(folder, binder).close()
     return Library(binder, folder, name="glyphs", patience=2.0)
+
+
+def post(client: httpx.Client, asked: dict[str, Any], files: dict[str, bytes] | None = None) -> httpx.Response:
+    if files is None:
+        return client.post("/search", json=asked)
+    return client.post("/search", data={"request": json.dumps(asked)}, files=list(files.items()))
+
+
+def hits_of(reply: httpx.Response) -> list[dict[str, Any]]:
+    assert reply.status_code == 200, reply.text
+    hits: list[dict[str, Any]] = reply.json()["hits"]
+    return hits
+
+
+def told(reply: httpx.Response, status: int) -> str:
+    """Return the line of an error."""
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/json"
+    assert list(reply.json()) == ["error"]
+    line: str = reply.json()["error"]
+    assert line
+    assert "\n" not in line
+    return line
+
+
+def words(text: str, **options: Any) -> dict[str, Any]:
+    return {"terms": [{"by": "text", "text": text}], **options}
+
+
+def send(client: httpx.Client, items: Any, files: dict[str, bytes] | None = None, **headers: Any) -> httpx.Response:
+    data = {"items": items if isinstance(items, str) else json.dumps(items)}
+    parts = files if files is not None else {"nothing": b""}
+    return client.post("/items", data=data, files=list(parts.items()), headers=headers or AUTHORIZED)
