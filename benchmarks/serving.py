@@ -10,6 +10,7 @@ are processes of one machine.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import http.client
 import io
 import json
@@ -141,34 +142,30 @@ def form(texts: dict[str, str], uploads: dict[str, bytes]) -> tuple[bytes, str]:
 def load_of(port: int, clients: int, bodies: list[tuple[bytes, str]], is_done: Callable[[], bool]) -> dict[str, Any]:
     """Let clients search, each as soon as it has its answer, and return what they waited."""
     waited: list[float] = []
-    statuses: dict[int, int] = {}
-    barrier = threading.Barrier(clients + 1)
+    errors = 0
 
-    def client(number: int) -> None:
+    async def client(number: int) -> None:
+        nonlocal errors
         rng = np.random.default_rng(number)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.connect()
-        barrier.wait()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while not is_done():
             body, kind = bodies[int(rng.integers(len(bodies)))]
             began = time.perf_counter()
-            connection.request("POST", "/search", body, {"Content-Type": kind})
-            reply = connection.getresponse()
-            reply.read()
+            head = f"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}"
+            writer.write(head.encode() + b"\r\n\r\n" + body)
+            reply = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(reply.lower().partition(b"content-length:")[2].split()[0]))
             waited.append(time.perf_counter() - began)
-            statuses[reply.status] = statuses.get(reply.status, 0) + 1
-        connection.close()
+            errors += not reply.startswith(b"HTTP/1.1 200")
+        writer.close()
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    barrier.wait()
+    async def together() -> None:
+        await asyncio.gather(*map(client, range(clients)))
+
     began = time.perf_counter()
-    for thread in threads:
-        thread.join()
+    asyncio.run(together())
     seconds = time.perf_counter() - began
     p50, p99 = np.quantile(waited, [0.5, 0.99]) * 1000
-    errors = sum(count for status, count in statuses.items() if status != 200)
     return {
         "p50_ms": float(p50), "p99_ms": float(p99), "requests": len(waited), "errors": errors,
         "requests_per_second": len(waited) / seconds,

@@ -42,10 +42,10 @@ class Calibration:
     error: float
 
     def probability(self, z: Floats, items: int) -> Floats:
-        """Return the probability [N] of a match, of answers at z [N] among so many items."""
+        """Return the probability [...] of a match, of answers at z [...] among so many items."""
         # Each item is the match with one chance in `items`: the odds before its cosine is looked at.
         odds = _terms(z) @ np.array(self.weights) - np.log(max(1, items) / self.items)
-        return np.asarray(1 / (1 + np.exp(-odds)))
+        return np.asarray(1 / (1 + np.exp(-odds))).reshape(z.shape)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; Calibration(**values) reads them."""

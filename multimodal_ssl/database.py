@@ -248,16 +248,16 @@ def read_fields(db: sqlite3.Connection, modality: str) -> list[str]:
 
 def read_items(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, Item]:
     """Return the items with these ids that are there, by id."""
-    query = f"SELECT {SEALED}, crc, png, wav FROM items LEFT JOIN previews USING (id) WHERE id = ?"
+    query = (
+        f"SELECT {SEALED}, crc, png, wav FROM items LEFT JOIN previews USING (id) "
+        "WHERE id IN (SELECT value FROM json_each(?))"
+    )
     found = {}
-    for asked in ids:
-        if row := db.execute(query, (asked,)).fetchone():
-            *sealed, crc, png, wav = row
-            id, modality, key, group, metadata, text, path, caption, shown, _ = sealed
-            if crc_of_row(sealed) != crc or crc_of_row((png, wav)) != shown:
-                raise Damage(f"item {key!r} is not what was written")
-            preview = Preview(text, png, wav, path, caption)
-            found[asked] = Item(id, modality, key, group, json.loads(metadata), preview)
+    for *sealed, crc, png, wav in db.execute(query, (json.dumps(list(ids)),)):
+        id, modality, key, group, metadata, text, path, caption, shown, _ = sealed
+        if crc_of_row(sealed) != crc or crc_of_row((png, wav)) != shown:
+            raise Damage(f"item {key!r} is not what was written")
+        found[id] = Item(id, modality, key, group, json.loads(metadata), Preview(text, png, wav, path, caption))
     return found
 
 

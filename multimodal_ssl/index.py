@@ -206,14 +206,14 @@ class Index:
         return found
 
     def probability(
-        self, by: str, modality: str, query: NDArray[np.float32], cosines: NDArray[np.float32]
+        self, by: str, modality: str, queries: NDArray[np.float32], cosines: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        """Return how probably items at these cosines [K] from a query [D] of a modality are matches; NaN if unknown."""
+        """Return how probably items at cosines [Q, K] from queries [Q, D] of a modality are matches; NaN if unknown."""
         values = self.store.facts.get("calibration", {}).get(f"{by}-{modality}")
         if values is None:
-            return np.full(len(cosines), np.nan)
+            return np.full(cosines.shape, np.nan)
         view = self._view(modality)
-        z = calibration.standardised(cosines[None], (query @ view.background.T)[None])[0]
+        z = calibration.standardised(cosines, queries @ view.background.T)
         return calibration.Calibration(**values).probability(z, view.part.items)
 
     def hits(self, ids: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Hit]:
@@ -246,6 +246,7 @@ class Index:
                 version = self.store.version()
                 try:
                     with self.store.reading():
+                        self.store.read_facts()
                         gone = self.store.deleted_since(self._version)
                         views = {
                             name: _view(self.store, name, part, self._views.get(name), gone)

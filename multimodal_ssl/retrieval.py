@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,12 +47,12 @@ class Witness(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """What may be an answer, the best first, all [C]: scores to rank by, cosines, ids, positions of modalities."""
+    """What may be answers, all [Q, C]: scores to rank by, ids, positions of their modalities, probabilities or NaN."""
 
     scores: Vectors
-    cosines: Vectors
     ids: NDArray[np.int64]
     places: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
 
 
 def search(
@@ -98,18 +99,21 @@ def search(
     fetch = k * WIDER if centred or one_per_group or fold is not None else k
     todo = list(range(len(asked)))
     while todo:
-        found = [
-            _candidates(index, name, place, plain[todo], shifted[todo], fetch, allowed[place], centred=centred)
+        askers = [asked[query][0].by for query in todo]
+        parts = [
+            _candidates(index, name, place, askers, plain[todo], shifted[todo], fetch, allowed[place], centred=centred)
             for place, name in enumerate(names)
         ]
-        is_all = all(one.ids.shape[1] < fetch for one in found)
+        is_all = all(one.ids.shape[1] < fetch for one in parts)
+        found = _best_first(parts)
+        if min_probability:
+            _check_probabilities(found, askers, names)
+        items = index.store.items(np.unique(found.ids[:, :k]).tolist())
         again = []
         for row, query in enumerate(todo):
-            some = _best_first([Candidates(*(field[row] for field in one)) for one in found])
-            by_name = asked[query][0].by
             answers[query], is_short = _chosen(
-                index, names, by_name, plain[query], some, k, one_per_group=one_per_group, fold=fold,
-                min_probability=min_probability,
+                index, names, Candidates(*(field[row] for field in found)), items, k, one_per_group=one_per_group,
+                fold=fold, min_probability=min_probability,
             )  # fmt: skip
             if is_short and not is_all:
                 again.append(query)
@@ -193,6 +197,7 @@ def _candidates(
     index: Index,
     name: str,
     place: int,
+    askers: Sequence[str],
     plain: Vectors,
     shifted: Vectors,
     count: int,
@@ -200,53 +205,61 @@ def _candidates(
     *,
     centred: bool,
 ) -> Candidates:
+    """Return those of one modality for queries of the modalities `askers`."""
     cosines, ids = index.nearest(name, plain, count, among=allowed)
     scores = cosines
     if centred:
         vectors = unit(index.vectors(name, ids) - index.mean(name))  # [Q, C, D]
         scores = np.where(ids >= 0, np.einsum("qcd,qd->qc", vectors, shifted), -np.inf).astype(np.float32)
-    return Candidates(scores, cosines, ids, np.full(ids.shape, place))
+    probabilities = np.full(ids.shape, np.nan)
+    for by in dict.fromkeys(askers):
+        rows = [row for row, asker in enumerate(askers) if asker == by]
+        probabilities[rows] = index.probability(by, name, plain[rows], cosines[rows])
+    return Candidates(scores, ids, np.full(ids.shape, place), probabilities)
 
 
 def _best_first(parts: Sequence[Candidates]) -> Candidates:
-    """Return the candidates [C] of several modalities as one."""
-    scores, cosines, ids, places = (np.concatenate(fields) for fields in zip(*parts, strict=True))
-    order = np.argsort(-scores, kind="stable")
-    return Candidates(scores[order], cosines[order], ids[order], places[order])
+    """Return the candidates of several modalities as those of one, the best of each query first."""
+    scores, ids, places, probabilities = (np.concatenate(fields, axis=1) for fields in zip(*parts, strict=True))
+    order = np.argsort(-scores, axis=1, kind="stable")
+    scores, ids, places = (np.take_along_axis(one, order, 1) for one in (scores, ids, places))
+    return Candidates(scores, ids, places, np.take_along_axis(probabilities, order, 1))
+
+
+def _check_probabilities(found: Candidates, askers: Sequence[str], names: Sequence[str]) -> None:
+    """Raise InputError if some candidate has no probability."""
+    for row in np.flatnonzero((np.isnan(found.probabilities) & (found.ids >= 0)).any(1)).tolist():
+        raise InputError(
+            f"this index can't tell how probable a match of {askers[row]} among {', '.join(names)} is: it holds too "
+            "few groups that have both"
+        )
 
 
 def _chosen(
     index: Index,
     names: Sequence[str],
-    by: str,
-    query: Vectors,
     some: Candidates,
+    items: Mapping[int, Item],
     k: int,
     *,
     one_per_group: bool,
     fold: float | None,
     min_probability: float,
 ) -> tuple[list[Hit], bool]:
-    """Return the answers among candidates, and whether more candidates might give more answers."""
+    """Return the answers among the candidates [C] of one query, and whether more candidates might give more answers.
+
+    Args:
+        items: of the first k candidates, by id.
+    """
     hits: list[Hit] = []
     groups: set[str] = set()
-    kept: dict[str, list[Vectors]] = {name: [] for name in names}
+    kept: dict[int, list[Vectors]] = {place: [] for place in range(len(names))}
     there = some.ids >= 0
-    probabilities = np.full(len(some.ids), np.nan)
-    for place, name in enumerate(names):
-        own = there & (some.places == place)
-        probabilities[own] = index.probability(by, name, query, some.cosines[own])
-    if min_probability and np.isnan(probabilities[there]).any():
-        raise InputError(
-            f"this index can't tell how probable a match of {by} among {', '.join(names)} is: it holds too few groups "
-            "that have both"
-        )
-    for start in range(0, len(some.ids), max(k, 1)):
-        part = slice(start, start + max(k, 1))
-        items = index.store.items(some.ids[part][there[part]].tolist())
-        for score, id, place, probability in zip(
-            some.scores[part], some.ids[part].tolist(), some.places[part], probabilities[part], strict=True
-        ):
+    for start in range(0, len(some.ids), k):
+        part = slice(start, start + k)
+        if start:
+            items = index.store.items(some.ids[part][there[part]].tolist())
+        for score, id, place, probability in zip(*(field[part].tolist() for field in some), strict=True):
             if id not in items or probability < min_probability:
                 continue
             item = items[id]
@@ -254,12 +267,12 @@ def _chosen(
                 continue
             if fold is not None:
                 vector = index.vectors(names[place], np.array([id]))[0]
-                if any(float(vector @ other) >= fold for other in kept[names[place]]):
+                if any(float(vector @ other) >= fold for other in kept[place]):
                     continue
-                kept[names[place]].append(vector)
+                kept[place].append(vector)
             groups.add(item.group)
-            hits.append(Hit(float(score), item, None if np.isnan(probability) else float(probability)))
+            hits.append(Hit(score, item, None if math.isnan(probability) else probability))
             if len(hits) == k:
                 return hits, False
-    is_improbable = bool(min_probability and there.any() and probabilities[there][-1] < min_probability)
+    is_improbable = bool(min_probability and there.any() and some.probabilities[there][-1] < min_probability)
     return hits, not is_improbable

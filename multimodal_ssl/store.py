@@ -119,6 +119,11 @@ class Store:
         with self.reading():
             return database.read_version(self._reader)
 
+    def read_facts(self) -> None:
+        """Read the facts that others may have noted."""
+        with self.reading():
+            self.facts = database.read_facts(self._reader)
+
     def parts(self) -> dict[str, Part]:
         """Return what is committed, by modality."""
         with self.reading():

@@ -12,9 +12,9 @@
     value      = text | number | "true" | "false"
     text       = anything in 'single quotes' ('' is a quote)
 
-Keywords are of any case. Logic is that of SQL: a comparison with a field that is missing or null, or of a text with a
-number, is neither true nor false, so that ``year != 2020`` does not select what has no year, nor does
-``not year = 2020``. True and false are 1 and 0.
+Keywords are of any case. Logic is that of SQL: a comparison with a field that is missing or null, or of a number with a
+text in which no number stands (as in JSON, blanks around it), is neither true nor false, so that ``year != 2020`` does
+not select what has no year, nor does ``not year = 2020``. True and false are 1 and 0.
 """
 
 from __future__ import annotations
@@ -177,11 +177,18 @@ def _enclose(part: _Sql, *, yes: bool) -> _Sql:
 def _guard(field: tuple[str, list[Value]], test: str, values: tuple[Value, ...]) -> _Sql:
     """Return the SQL of a test that is null where the field is not of the type of the values.
 
-    SQLite itself holds every text to be above every number.
+    SQLite itself holds every text to be above every number. A text in which a number stands, such as a cell of CSV, is
+    that number for a test of numbers.
     """
     text, parameters = field
-    types = "= 'text'" if isinstance(values[0], str) else "in ('integer', 'real')"
-    return _Sql(f"case when typeof({text}) {types} then {text} {test} end", [*parameters, *parameters, *values], 0)
+    if isinstance(values[0], str):
+        return _Sql(f"case typeof({text}) when 'text' then {text} {test} end", [*parameters, *parameters, *values], 0)
+    small = f"lower({text})"  # for True and 1E6
+    number = (
+        f"case when typeof({text}) != 'text' then {text} when not json_valid({small}) then null "
+        f"when json_type({small}) in ('integer', 'real', 'true', 'false') then json_extract({small}, '$') end"
+    )
+    return _Sql(f"{number} {test}", [*parameters * 5, *values], 0)
 
 
 class _Token(NamedTuple):

@@ -13,8 +13,8 @@ from typing import Any
 from multimodal_ssl.where import Where, parse_where
 
 SQL_WORDS = (
-    r"[(),?]|and|or|not|case|when|then|end|typeof|in|=|!=|<>|<|<=|>|>=|like|is|null|'text'|'integer'|'real'"
-    r"|json_extract|json_each|json_each\.key|json_each\.value|select|from|where|metadata|key|grp|modality"
+    r"[(),?]|and|or|not|case|when|then|else|end|typeof|in|=|!=|<>|<|<=|>|>=|like|is|null|lower|'\$'|'text'|'integer'"
+    r"|'real'|'true'|'false'|json_valid|json_type|json_extract|json_each|json_each\.key|json_each\.value|select|from|where|metadata|key|grp|modality"
 )
 BUILT_IN = ("key", "group", "modality")
 COMPARE = {
@@ -47,11 +47,24 @@ def evaluate(tree: tuple[Any, ...], row: Row) -> bool | None:
             answer = like(row[name], pattern) if isinstance(row.get(name), str) else None
             return opposite(answer) if negated else answer
         case ("compare", name, sign, value):
-            given = row.get(name)
+            given = row.get(name) if isinstance(value, str) else number(row.get(name))
             if given is None or isinstance(given, str) is not isinstance(value, str):
                 return None
             return bool(COMPARE[sign](given, value))
     raise AssertionError(tree)
+
+
+def number(given: Any) -> Any:
+    """Return a number, also one that stands in a text, or None."""
+    if not isinstance(given, str):
+        return given
+    try:
+        value = json.loads(given.lower())
+    except ValueError:
+        return None
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return float(value)
+    return value if isinstance(value, int | float) else None
 
 
 def opposite(answer: bool | None) -> bool | None:

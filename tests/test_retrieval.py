@@ -154,7 +154,7 @@ def test_probabilities_of_unseen_queries_are_right_and_a_query_without_an_answer
         index.add("b", Embedded(second[:2000], names[:2000], names[:2000]))
         assert index.calibrate()["a-b"].error < 0.05
         cosines, ids = index.nearest("b", first[1000:], 5)  # 1,000 that have an answer and 1,000 that have none
-        probability = np.stack([index.probability("a", "b", *one) for one in zip(first[1000:], cosines, strict=True)])
+        probability = index.probability("a", "b", first[1000:], cosines)
         hits = [index.hits(*one) for one in zip(ids, cosines, strict=True)]
     is_match = np.array([[hit.item.key == str(1000 + row) for hit in some] for row, some in enumerate(hits)])
     for low in np.arange(0, 1, 0.2):
@@ -181,7 +181,9 @@ def test_an_improbable_answer_is_left_out_and_without_groups_nothing_is_probable
     with pytest.raises(InputError, match="can't tell how probable a match of a among b is"):
         search(binder, index, [3.3], by="a", min_probability=0.5)
     assert search(binder, index, [3.3], by="a", k=1)[0][0].probability is None
-    index.calibrate()
+    with Index(index.store.folder) as other:
+        index.calibrate()
+        assert search(binder, other, [3.3], by="a", k=1)[0][0].probability is not None
     (hits,) = search(binder, index, [3.3], by="a", k=300)
     assert all(hit.probability is not None for hit in hits)
     middle = float(np.median([hit.probability or 0 for hit in hits]))

@@ -134,12 +134,14 @@ def _embed(library: Library, index: Index, jobs: Sequence[_Job]) -> None:
             return list(library.binder.encode_prepared(by, [inputs for _, _, inputs in some]))
 
         _keep(owners, together(embed, owners))
-    for job in jobs:
-        if job.query.options and not job.failure:
-            try:
-                encode(None, index, [job.terms()], centred=False)
-            except InputError as error:  # parts that cancel each other out
-                job.failure = error
+
+    def add_up(some: Sequence[_Job]) -> list[NDArray[np.float32]]:
+        return list(encode(None, index, [job.terms() for job in some], centred=False)[0])
+
+    whole = [job for job in jobs if job.query.options and not job.failure]
+    for job, result in zip(whole, together(add_up, whole), strict=True):
+        if isinstance(result, Exception):  # parts that cancel each other out
+            job.failure = result
 
 
 def _keep(owners: Sequence[tuple[_Job, int, object]], vectors: Sequence[NDArray[np.float32] | Exception]) -> None:

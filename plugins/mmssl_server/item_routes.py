@@ -16,6 +16,7 @@ from mmssl_server.preparing import Ready
 from mmssl_server.refusals import Refusal
 from mmssl_server.schemas import CHANGES, READS, ChangeOut, ItemOut, NewItem, NewItems
 from mmssl_server.service import Service
+from multimodal_ssl import Index
 from multimodal_ssl.embed import Embedded
 
 ALONE = {"Content-Security-Policy": "default-src 'none'; sandbox", "Cache-Control": "no-cache"}
@@ -30,12 +31,12 @@ def item_routes(service: Service) -> APIRouter:
     @router.get("/items/{modality}/{key:path}", responses=READS)
     def item(request: Request, modality: str, key: str, other: KeyInUrl = "") -> ItemOut:
         """Tell of an item."""
-        return item_out(find(library, modality, key or other), request.scope.get("root_path", ""))
+        return item_out(find(library.index, modality, key or other), request.scope.get("root_path", ""))
 
     @router.get("/preview/{modality}/{key:path}", response_class=Response, responses=_gives("image/png"))
     def preview(modality: str, key: str, other: KeyInUrl = "") -> Response:
         """Give an item's picture as a PNG."""
-        png = find(library, modality, key or other).preview.png
+        png = find(library.index, modality, key or other).preview.png
         if not png:
             raise Refusal(404, f"this {modality} has no picture")
         return Response(png, media_type="image/png", headers=ALONE)
@@ -43,7 +44,7 @@ def item_routes(service: Service) -> APIRouter:
     @router.get("/sound/{modality}/{key:path}", response_class=Response, responses=_gives("audio/wav"))
     def sound(modality: str, key: str, other: KeyInUrl = "") -> Response:
         """Give an item's sound as a WAV."""
-        wav = find(library, modality, key or other).preview.wav
+        wav = find(library.index, modality, key or other).preview.wav
         if not wav:
             raise Refusal(404, f"this {modality} has no sound")
         return Response(wav, media_type="audio/wav", headers=ALONE)
@@ -70,8 +71,7 @@ def item_routes(service: Service) -> APIRouter:
             vectors = (await service.batcher.ask(Query(parts))).vectors
             by_modality = {name: _embedded(name, items, ready, vectors) for name in {one.modality for one in items}}
 
-            def change() -> int:
-                index = library.index
+            def change(index: Index) -> int:
                 for name, embedded in by_modality.items():
                     index.add(name, embedded, update=True)
                 return index.store.version()
@@ -83,9 +83,8 @@ def item_routes(service: Service) -> APIRouter:
     async def delete(modality: str, key: str, other: KeyInUrl = "") -> ChangeOut:
         """Delete an item."""
 
-        def change() -> int:
-            index = library.index
-            index.delete(modality, [find(library, modality, key or other).key])
+        def change(index: Index) -> int:
+            index.delete(modality, [find(index, modality, key or other).key])
             return index.store.version()
 
         with service.batcher.admitted():

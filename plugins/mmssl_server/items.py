@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import quote
 
-from mmssl_server.library import Library
 from mmssl_server.refusals import Refusal
 from mmssl_server.schemas import HitOut, ItemOut
+from multimodal_ssl import Index
 from multimodal_ssl.database import Item
 from multimodal_ssl.index import Hit
 
 
-def find(library: Library, modality: str, key: str) -> Item:
+def find(index: Index, modality: str, key: str) -> Item:
     """Return an item by its key; refuse with 404."""
-    store = library.index.store
+    store = index.store
     ids = store.find(modality, [key])
     found = store.items(ids.values())
     if not found:
@@ -28,23 +29,27 @@ def item_out(item: Item, root: str) -> ItemOut:
     Args:
         root: path that all addresses begin with, or "".
     """
-    seen = item.preview
-    return ItemOut(
-        key=item.key,
-        modality=item.modality,
-        group=item.group,
-        text=seen.text,
-        caption=seen.caption,
-        path=re.split(r"[/\\]", seen.path)[-1] if seen.path else None,
-        metadata=dict(item.metadata),
-        preview=address(root, "preview", item) if seen.png else None,
-        sound=address(root, "sound", item) if seen.wav else None,
-    )
+    return ItemOut(**_told(item, root))
 
 
 def hit_out(hit: Hit, root: str) -> HitOut:
     """Return what is told of an answer."""
-    return HitOut(**item_out(hit.item, root).model_dump(), score=hit.score, probability=hit.probability)
+    return HitOut(**_told(hit.item, root), score=hit.score, probability=hit.probability)
+
+
+def _told(item: Item, root: str) -> dict[str, Any]:
+    seen = item.preview
+    return {
+        "key": item.key,
+        "modality": item.modality,
+        "group": item.group,
+        "text": seen.text,
+        "caption": seen.caption,
+        "path": re.split(r"[/\\]", seen.path)[-1] if seen.path else None,
+        "metadata": dict(item.metadata),
+        "preview": address(root, "preview", item) if seen.png else None,
+        "sound": address(root, "sound", item) if seen.wav else None,
+    }
 
 
 def address(root: str, what: str, item: Item) -> str:

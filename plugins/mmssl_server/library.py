@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
 
 from mmssl_server.refusals import LOG
 from multimodal_ssl import Index, InputError
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.errors import StorageError
 from multimodal_ssl.store import DATABASE
+
+T = TypeVar("T")
+MOVING = 1.0  # seconds that an index may be away while another takes its place
 
 
 @final
@@ -40,6 +45,19 @@ class Library:
                     self._replace(now)
         return self._index
 
+    def change(self, make: Callable[[Index], T]) -> T:
+        """Make a change of the index that is in the folder, and again if another took its place meanwhile."""
+        while True:
+            index = self.index
+            try:
+                made = make(index)
+            except StorageError:
+                if self._settled() is index:
+                    raise
+                continue
+            if self._settled() is index:
+                return made
+
     def close(self) -> None:
         """Give the files back."""
         self._index.close()
@@ -58,6 +76,15 @@ class Library:
             raise StorageError(f"the index was replaced by one that can't be served: {error}") from error
         self._file = now
         LOG.warning("the index was replaced: the new one is served")
+
+    def _settled(self) -> Index:
+        """Return the index that is in the folder when none is on its way there."""
+        end = time.monotonic() + MOVING
+        while self._which() is None:
+            if time.monotonic() > end:
+                raise StorageError(f"there is no index in {self.folder} any more: nothing can be changed")
+            time.sleep(0.01)
+        return self.index
 
     def _which(self) -> tuple[int, int] | None:
         """Return what tells the file of an index from that of another, or None while there is none."""

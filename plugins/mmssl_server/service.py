@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hmac
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from mmssl_server.limits import Limits
 from mmssl_server.metrics import Metrics
 from mmssl_server.preparing import Preparer
 from mmssl_server.refusals import Refusal
+from multimodal_ssl import Index
 
 T = TypeVar("T")
 
@@ -47,8 +49,11 @@ class Service:
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Answer while this block lasts."""
+        gc.collect()
+        gc.freeze()  # or every full collection would look through the whole model, and all requests wait for it
         answering = asyncio.create_task(self.batcher.run())
         yield
+        gc.unfreeze()
         answering.cancel()
         with suppress(asyncio.CancelledError):
             await answering
@@ -57,9 +62,9 @@ class Service:
         self._writing.shutdown()
         self.library.close()
 
-    async def write(self, change: Callable[[], T]) -> T:
+    async def write(self, change: Callable[[Index], T]) -> T:
         """Make a change of the index in the thread that writes."""
-        return await asyncio.get_running_loop().run_in_executor(self._writing, change)
+        return await asyncio.get_running_loop().run_in_executor(self._writing, self.library.change, change)
 
     def check_token(self, request: Request) -> None:
         """Refuse who may not change the index."""

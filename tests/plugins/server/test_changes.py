@@ -9,9 +9,12 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 
 from multimodal_ssl import Index
 from multimodal_ssl.binder import Binder
+from multimodal_ssl.embed import Embedded
+from multimodal_ssl.errors import StorageError
 from multimodal_ssl.index import replace_index
 
 from .serving import (
@@ -184,6 +187,49 @@ def test_an_index_that_takes_the_place_of_another_is_served_and_that_of_another_
         make_index(tmp_path / "again", binder, limit=10).close()
         replace_index(tmp_path / "again", folder).close()
         assert len(hits_of(post(one, words("snow", among=["image"], k=100)))) == 10
+
+
+@pytest.mark.parametrize("moment", ["before", "between", "after", "away"])
+def test_a_change_is_in_the_index_that_takes_the_place_of_another_meanwhile(
+    tmp_path: Path, binder: Binder, moment: str
+) -> None:
+    folder, new = tmp_path / "index", tmp_path / "new"
+    make_index(new, binder, limit=10).close()
+    library, seen = open_library(folder, binder), []
+    library.index.add("text", Embedded(unit_vectors(1, binder.dim), ["first"], ["first"]))  # it is open for writing
+
+    def add(index: Index) -> int:
+        seen.append(index)
+        if len(seen) == 1 and moment == "before":
+            replace_index(new, folder).close()
+        index.add("text", Embedded(unit_vectors(2, binder.dim), ["a", "b"], ["a", "b"]), update=True)
+        if len(seen) == 1 and moment == "between":
+            replace_index(new, folder).close()
+        index.add("text", Embedded(unit_vectors(1, binder.dim), ["c"], ["c"]), update=True)
+        if len(seen) == 1 and moment == "after":
+            replace_index(new, folder).close()
+        elif len(seen) == 1 and moment == "away":
+            folder.rename(tmp_path / "old")
+            threading.Timer(0.2, new.rename, [folder]).start()
+        return index.store.version()
+
+    library.change(add)
+    library.close()
+    assert len(seen) == 2
+    with Index(folder) as index:
+        assert index.counts["image"] == 10
+        assert sorted(index.store.find("text", ["a", "b", "c", "first"])) == ["a", "b", "c"]
+
+
+def test_a_change_of_an_index_that_is_gone_is_told(tmp_path: Path, binder: Binder) -> None:
+    library = open_library(tmp_path / "index", binder)
+    with pytest.raises(StorageError, match="there is no index in"):
+        library.change(lambda _: (tmp_path / "index").rename(tmp_path / "old"))
+    library.close()
+
+
+def unit_vectors(count: int, dim: int) -> np.ndarray:
+    return np.eye(dim, dtype=np.float32)[:count]
 
 
 def test_a_damaged_index_is_told_without_its_place(tmp_path: Path, binder: Binder) -> None:
