@@ -54,10 +54,10 @@ def vectors(count: int, *, seed: int, dim: int = DIM) -> Vectors:
     return found
 
 
-def in_turns(*calls: Callable[[], object]) -> list[list[float]]:
-    """Return the seconds of each call in TURNS turns, after one that does not count."""
+def in_turns(*calls: Callable[[], object], turns: int = TURNS) -> list[list[float]]:
+    """Return the seconds of each call in so many turns, after one that does not count."""
     seconds: list[list[float]] = [[] for _ in calls]
-    for turn in range(TURNS + 1):
+    for turn in range(turns + 1):
         for call, times in zip(calls, seconds, strict=True):
             began = time.perf_counter()
             call()
@@ -173,7 +173,7 @@ def overhead(folder: Path) -> Iterable[dict[str, Any]]:
         for size in (1, 64, 2000):
             some = [queries[start : start + size] for start in range(0, 2000 if size > 1 else 200, size)]
             ours = partial(each, partial(index.nearest, "image"), some)
-            yield {"kind": kind, "batch": size, "ours_takes": ratios(*in_turns(ours, partial(each, bare, some)))}
+            yield {"kind": kind, "batch": size, "ours_takes": ratios(*in_turns(ours, partial(each, bare, some), turns=25))}
 
 
 def each(search: Callable[[Vectors, int], object], batches: Iterable[Vectors]) -> None:
