@@ -160,6 +160,10 @@ class Index:
         is_there = view.places.ids[places] == ids
         return np.where(is_there[..., None], view.vectors[view.places.rows[places]], np.float32(0))
 
+    def background(self, modality: str) -> NDArray[np.float32]:
+        """Return the vectors [B, D] of at most calibration.BACKGROUND items, drawn at random."""
+        return self._view(modality).background
+
     def vector(self, modality: str, key: str) -> NDArray[np.float32]:
         """Return the vector [D] of an item."""
         found = self.store.find(modality, [key])
@@ -270,6 +274,7 @@ class _View:
         self.order = np.argsort(places.rows, kind="stable")  # so that the items of one vector stand together
         self.starts = np.searchsorted(places.rows[self.order], np.arange(len(vectors) + 1))
         self.background = self.sample(calibration.BACKGROUND)
+        self.ids = places.ids[self.order]
         self.is_plain = len(places.ids) == len(vectors) and bool((np.diff(self.starts) == 1).all())
 
     def sample(self, count: int) -> NDArray[np.float32]:
@@ -284,7 +289,7 @@ class _View:
         """Return cosines and ids [Q, K] of items; the nearest K vectors hold the nearest K items."""
         if among is None and self.is_plain:
             scores, rows = self._rows(queries, k, None)
-            return scores, np.where(rows >= 0, self.places.ids[self.order[rows]], -1)
+            return scores, np.where(rows >= 0, self.ids[rows], -1)
         counts = np.ones(len(self.places.ids), bool) if among is None else np.isin(self.places.ids, among)
         members = self.order[counts[self.order]]
         owners = self.places.rows[members]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from multimodal_ssl import ann
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.database import Item
 from multimodal_ssl.errors import InputError
@@ -17,6 +18,8 @@ from multimodal_ssl.index import Hit, Index
 from multimodal_ssl.store import check_vectors
 
 WIDER = 10  # candidates for each answer, where not the cosine alone decides among them
+NEIGHBOURS = 10  # whose mean cosine tells how near a place is to everything (K of CSLS)
+ITSELF = 1 - 1e-5  # the cosine from which a neighbour is the same vector
 
 Vectors = NDArray[np.float32]
 
@@ -46,6 +49,14 @@ class Witness(NamedTuple):
     items: dict[str, Item]
 
 
+class Queries(NamedTuple):
+    """What is asked for: the modalities [Q] asked by, unit vectors [Q, D], and these with the means taken off."""
+
+    by: NDArray[np.str_]
+    plain: Vectors
+    shifted: Vectors
+
+
 class Candidates(NamedTuple):
     """What may be answers, all [Q, C]: scores to rank by, ids, positions of their modalities, probabilities or NaN."""
 
@@ -67,6 +78,7 @@ def search(
     one_per_group: bool = False,
     fold: float | None = None,
     centre: bool | None = None,
+    csls: bool = False,
     min_probability: float = 0.0,
 ) -> list[list[Hit]]:
     """Return the k items that are nearest to each query, the best first; fewer where fewer match.
@@ -80,6 +92,8 @@ def search(
         fold: the cosine with a better answer of its modality from which an item is left out.
         centre: whether the mean of each modality is taken off, without which the items of one modality stand before
             all of another (the modality gap, Liang et al. 2022); None takes it off where several are searched.
+        csls: whether ranking goes by twice the cosine less the mean cosines of query and item with their nearest in the
+            other modality, so that hubs, items that are near to every query, come later (Conneau et al. 2018, eq. 3).
         min_probability: what is less probably a match is left out, so that a query may have no answer.
     """
     if isinstance(queries, str | bytes | Path):
@@ -93,21 +107,21 @@ def search(
     names = [among] if isinstance(among, str) else list(among or [name for name in index.counts if name not in used])
     names = names or used
     centred = len(names) > 1 if centre is None else centre
-    plain, shifted = encode(binder, index, asked, centred=centred)
+    everything = Queries(np.array([terms[0].by for terms in asked]), *encode(binder, index, asked, centred=centred))
     allowed = index.where(names, where) if where else [None] * len(names)
     answers: list[list[Hit]] = [[] for _ in asked]
-    fetch = k * WIDER if centred or one_per_group or fold is not None else k
+    fetch = k * WIDER if centred or csls or one_per_group or fold is not None else k
     todo = list(range(len(asked)))
     while todo:
-        askers = [asked[query][0].by for query in todo]
+        some = Queries(everything.by[todo], everything.plain[todo], everything.shifted[todo])
         parts = [
-            _candidates(index, name, place, askers, plain[todo], shifted[todo], fetch, allowed[place], centred=centred)
+            _candidates(index, name, place, some, fetch, allowed[place], centred=centred, csls=csls)
             for place, name in enumerate(names)
         ]
         is_all = all(one.ids.shape[1] < fetch for one in parts)
         found = _best_first(parts)
         if min_probability:
-            _check_probabilities(found, askers, names)
+            _check_probabilities(found, some, names)
         items = index.store.items(np.unique(found.ids[:, :k]).tolist())
         again = []
         for row, query in enumerate(todo):
@@ -197,25 +211,47 @@ def _candidates(
     index: Index,
     name: str,
     place: int,
-    askers: Sequence[str],
-    plain: Vectors,
-    shifted: Vectors,
+    queries: Queries,
     count: int,
     allowed: NDArray[np.int64] | None,
     *,
     centred: bool,
+    csls: bool,
 ) -> Candidates:
-    """Return those of one modality for queries of the modalities `askers`."""
-    cosines, ids = index.nearest(name, plain, count, among=allowed)
+    """Return those of one modality."""
+    cosines, ids = index.nearest(name, queries.plain, count, among=allowed)
     scores = cosines
     if centred:
         vectors = unit(index.vectors(name, ids) - index.mean(name))  # [Q, C, D]
-        scores = np.where(ids >= 0, np.einsum("qcd,qd->qc", vectors, shifted), -np.inf).astype(np.float32)
+        scores = np.where(ids >= 0, np.einsum("qcd,qd->qc", vectors, queries.shifted), -np.inf).astype(np.float32)
     probabilities = np.full(ids.shape, np.nan)
-    for by in dict.fromkeys(askers):
-        rows = [row for row, asker in enumerate(askers) if asker == by]
-        probabilities[rows] = index.probability(by, name, plain[rows], cosines[rows])
+    for by in dict.fromkeys(queries.by.tolist()):
+        rows = queries.by == by
+        probabilities[rows] = index.probability(by, name, queries.plain[rows], cosines[rows])
+        if csls:
+            scores[rows] = _csls(index, by, name, scores[rows], ids[rows], centred=centred)
     return Candidates(scores, ids, np.full(ids.shape, place), probabilities)
+
+
+def _csls(index: Index, by: str, name: str, scores: Vectors, ids: NDArray[np.int64], *, centred: bool) -> Vectors:
+    """Return scores [Q, C] without what makes a hub; the neighbours of an item are of a sample of the index's."""
+    if by not in index.counts:
+        raise InputError(f"this index holds no {by}: what is a hub among {name} for {by} can't be told; leave csls out")
+    bank, (unique, places) = index.background(by), np.unique(ids, return_inverse=True)
+    items = index.vectors(name, unique)
+    if centred:
+        bank, items = unit(bank - index.mean(by)), unit(items - index.mean(name))
+    of_items = _nearness(ann.exact(bank, items, NEIGHBOURS + 1)[0])[places.reshape(ids.shape)]
+    of_queries = _nearness(-np.sort(-scores, axis=1)[:, : NEIGHBOURS + 1])[:, None]
+    return 2 * scores - of_queries - of_items
+
+
+def _nearness(cosines: Vectors) -> Vectors:
+    """Return the mean [N] of the first cosines [N, K + 1], descending, but for that of a vector with itself."""
+    cosines = np.pad(cosines, ((0, 0), (0, 1)), constant_values=-np.inf)[:, : NEIGHBOURS + 1]
+    others = np.where(cosines[:, :1] >= ITSELF, cosines[:, 1:], cosines[:, :-1])
+    is_there = np.isfinite(others)
+    return np.asarray(np.where(is_there, others, 0).sum(1) / np.maximum(is_there.sum(1), 1), np.float32)
 
 
 def _best_first(parts: Sequence[Candidates]) -> Candidates:
@@ -226,12 +262,12 @@ def _best_first(parts: Sequence[Candidates]) -> Candidates:
     return Candidates(scores, ids, places, np.take_along_axis(probabilities, order, 1))
 
 
-def _check_probabilities(found: Candidates, askers: Sequence[str], names: Sequence[str]) -> None:
+def _check_probabilities(found: Candidates, queries: Queries, names: Sequence[str]) -> None:
     """Raise InputError if some candidate has no probability."""
     for row in np.flatnonzero((np.isnan(found.probabilities) & (found.ids >= 0)).any(1)).tolist():
         raise InputError(
-            f"this index can't tell how probable a match of {askers[row]} among {', '.join(names)} is: it holds too "
-            "few groups that have both"
+            f"this index can't tell how probable a match of {queries.by[row]} among {', '.join(names)} is: it holds "
+            "too few groups that have both"
         )
 
 

@@ -100,6 +100,58 @@ def test_a_mixed_gallery_is_ranked_with_the_mean_of_each_modality_taken_off(inde
     np.testing.assert_allclose([hit.score for hit in raw], np.sort(cosines)[::-1][:20], rtol=1e-5)
 
 
+@pytest.mark.parametrize("among", [["b"], ["a"], ["a", "b"]])
+@pytest.mark.parametrize("centre", [False, True])
+def test_csls_agrees_with_a_loop_over_all_pairs(index: Index, binder: Binder, among: list[str], centre: bool) -> None:
+    queries = [3.0, 77.7]
+    (*found,) = search(binder, index, queries, by="a", among=among, k=COUNT * len(among), centre=centre, csls=True)
+    of = {name: numbers(binder, name).vectors.astype(float) for name in "ab"}
+    means = {name: index.mean(name).astype(float) if centre else 0.0 for name in "ab"}
+    moved = {name: [x / np.linalg.norm(x) for x in of[name] - means[name]] for name in "ab"}
+    for value, hits in zip(queries, found, strict=True):
+        (query,) = binder.encode("a", [value]).astype(float) - means["a"]
+        query /= np.linalg.norm(query)
+        expected = {}
+        for name in among:
+            of_query = nearness([query @ y for y in moved[name]])
+            for key, item in enumerate(moved[name]):
+                of_item = nearness([item @ x for x in moved["a"]])
+                expected[name, str(key)] = 2 * query @ item - of_query - of_item
+        scores = [hit.score for hit in hits]
+        assert scores == sorted(scores, reverse=True)
+        assert len(hits) == len(expected)
+        np.testing.assert_allclose(
+            scores, [expected[hit.item.modality, hit.item.key] for hit in hits], rtol=0, atol=3e-5
+        )
+
+
+def nearness(cosines: list[float]) -> float:
+    """Return the mean of the ten greatest but for that of a vector with itself."""
+    ordered = sorted(cosines, reverse=True)
+    return float(np.mean(ordered[1:11] if ordered[0] >= 1 - 1e-5 else ordered[:10]))
+
+
+def test_with_csls_a_hub_gives_way_to_the_match(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    common = unit(rng.standard_normal(32).astype(np.float32))
+    first = unit(common + 1.5 * unit(rng.standard_normal((200, 32)).astype(np.float32)))
+    second = unit(first - 0.8 * common + 1.2 * unit(rng.standard_normal((200, 32)).astype(np.float32)))
+    second[:5] = unit(common + 0.1 * rng.standard_normal((5, 32)).astype(np.float32))  # near to every query
+    names = [str(i) for i in range(200)]
+    with Index.create(tmp_path / "index", "f", 32) as made:
+        made.add("a", Embedded(first, names, names))
+        made.add("b", Embedded(second, names, names))
+        queries = [Term("a", Vector(vector)) for vector in first[5:]]
+        right = {
+            csls: np.mean([hits[0].item.key == key for hits, key in zip(
+                search(None, made, queries, by="a", k=1, csls=csls), names[5:], strict=True)])
+            for csls in (False, True)
+        }  # fmt: skip
+        assert right[True] > right[False] + 0.2, right
+        with pytest.raises(InputError, match="this index holds no c: what is a hub among b for c can't be told"):
+            search(None, made, [Term("c", Vector(first[0]))], among="b", csls=True)
+
+
 def test_groups_are_collapsed_and_near_duplicates_folded(index: Index, binder: Binder) -> None:
     (hits,) = search(binder, index, [3.3], by="a", k=25, one_per_group=True)
     groups = [hit.item.group for hit in hits]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--fold", type=click.FloatRange(-1, 1), help="Leave out what has this cosine with a better answer, e.g. 0.98."
 )
+@click.option("--csls", is_flag=True, help="Put hubs, items that are near to every query, further down.")
 @click.option(
     "--why",
     type=click.Path(path_type=Path),
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 def search(
     run: Path, query: str | None, by: str, image: str | None, audio: str | None, plus: tuple[str, ...],
     minus: tuple[str, ...], among: tuple[str, ...], k: int, where: str | None, min_probability: float,
-    one_per_group: bool, fold: float | None, why: Path | None, index_dir: Path | None, sheet: Path | None,
-    as_json: bool,
+    one_per_group: bool, fold: float | None, csls: bool, why: Path | None, index_dir: Path | None,
+    sheet: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Search an index by words, by a file, or by several of them.
 
@@ -70,7 +71,7 @@ def search(
     binder = pipeline.load(run)
     (hits,) = retrieval.search(
         binder, opened, [terms], among=among or None, k=k, where=where, min_probability=min_probability,
-        one_per_group=one_per_group, fold=fold,
+        one_per_group=one_per_group, fold=fold, csls=csls,
     )  # fmt: skip
     if as_json:
         answers = [

@@ -51,6 +51,7 @@ class Options:
     one_per_group: bool = False
     fold: float | None = None
     centre: bool | None = None
+    csls: bool = False
     min_probability: float = 0.0
 
 
@@ -168,7 +169,7 @@ def _search(index: Index, options: Options, jobs: Sequence[_Job]) -> None:
         found = search(
             None, index, [job.terms() for job in jobs], among=options.among, k=options.k,
             where=options.where, one_per_group=options.one_per_group, fold=options.fold, centre=options.centre,
-            min_probability=options.min_probability,
+            csls=options.csls, min_probability=options.min_probability,
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001 - it is told to who asked
         for job in jobs:

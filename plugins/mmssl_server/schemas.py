@@ -61,6 +61,9 @@ class SearchIn(Strict):
     centre: bool | None = Field(
         default=None, description="Take off the mean of each modality; null does so where several are searched."
     )
+    csls: bool = Field(
+        default=False, description="Put hubs, items that are near to every query, further down (Conneau et al. 2018)."
+    )
     min_probability: Annotated[FiniteFloat, Field(ge=0, le=1)] = Field(
         default=0.0, description="Leave out what is less probably a match."
     )

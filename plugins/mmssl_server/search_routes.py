@@ -84,5 +84,6 @@ def options_of(asked: SearchIn) -> Options:
         one_per_group=asked.one_per_group,
         fold=asked.fold,
         centre=asked.centre,
+        csls=asked.csls,
         min_probability=asked.min_probability,
     )
