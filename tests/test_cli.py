@@ -112,7 +112,7 @@ def test_a_search_is_by_words_and_files_added_and_taken_away_under_conditions(ru
     Image.new("L", (48, 48), 255).save(picture)
     ways = [("--image", picture), ("snowman", "--plus", f"0.5*image={picture}", "--minus", "letter", "--among", "text")]
     for way in ways:
-        found = json.loads(mmssl("search", run, *way, "-k", 5, "--one-per-group", "--json").stdout)
+        found = json.loads(mmssl("search", run, *way, "-k", 5, "--one-per-group", "--csls", "--json").stdout)
         assert len({one["group"] for one in found}) == 5
     assert {one["modality"] for one in json.loads(mmssl("search", run, *ways[0], "-k", 60, "--json").stdout)} == {
         "text", "outline",

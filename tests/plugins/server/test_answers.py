@@ -59,6 +59,8 @@ def questions(binder: Binder) -> list[tuple[dict[str, Any], dict[str, bytes], li
     asked.append((words("star", **more), {}, [Term("text", "star")], more))
     more = {"among": ["text"], "where": "number >= 2 and licence = 'MIT'", "fold": 0.999, "centre": True}
     asked.append((words("star", **more), {}, [Term("text", "star")], more))
+    more = {"among": ["image", "outline"], "csls": True}
+    asked.append((words("star", **more), {}, [Term("text", "star")], more))
     picture, series, tone = png(colour=40), npy(np.random.default_rng(0).normal(size=(3, 50))), wav(pitch=300)
     for by, data in (("image", picture), ("outline", series), ("voice", tone), ("text", b"snowman")):
         asked.append(({"terms": [{"by": by, "upload": "f"}]}, {"f": data}, [Term(by, data)], {}))
