@@ -247,18 +247,19 @@ def read_fields(db: sqlite3.Connection, modality: str) -> list[str]:
 
 
 def read_items(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, Item]:
-    """Return the items with these ids that are there, by id."""
+    """Return the items with these ids that are there, by id, in the order of the ids."""
+    ids = list(ids)
     query = (
         f"SELECT {SEALED}, crc, png, wav FROM items LEFT JOIN previews USING (id) "
         "WHERE id IN (SELECT value FROM json_each(?))"
     )
     found = {}
-    for *sealed, crc, png, wav in db.execute(query, (json.dumps(list(ids)),)):
+    for *sealed, crc, png, wav in db.execute(query, (json.dumps(ids),)):
         id, modality, key, group, metadata, text, path, caption, shown, _ = sealed
         if crc_of_row(sealed) != crc or crc_of_row((png, wav)) != shown:
             raise Damage(f"item {key!r} is not what was written")
         found[id] = Item(id, modality, key, group, json.loads(metadata), Preview(text, png, wav, path, caption))
-    return found
+    return {id: found[id] for id in ids if id in found}
 
 
 def check_items(db: sqlite3.Connection, after: int = 0) -> int:
