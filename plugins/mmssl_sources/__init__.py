@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge
 
@@ -54,6 +54,49 @@ def open_table(  # not `table`: the import of the module of that name would take
     )  # fmt: skip
 
 
+def open_folder(
+    *,
+    path: Path,
+    items: dict[str, str | list[str]],
+    modalities: dict[str, str] | None = None,
+    sidecar: str = ".json",
+    fields: dict[str, str] | None = None,
+    metadata: Sequence[str] = (),
+    label: str | None = None,
+    group: Literal["folder"] | None = None,
+    limit: Annotated[int, Ge(1)] | None = None,
+) -> PairingSource:
+    """A folder with all that lies below it: files that share a path but for the suffix are one sample.
+
+    The key is that path. Capitals in suffixes don't matter, and of two that fit the longer counts. Hidden files and
+    links out of the folder are left out.
+
+    Args:
+        items: name of the items -> suffix, or list of suffixes, such as {image: [.jpg, .png], text: .txt}.
+        modalities: name of the items -> modality, where it is not the name itself.
+        sidecar: suffix of the JSON object beside each file, for `fields` and `metadata`.
+        fields: name of the items -> field of that JSON that is their text.
+        metadata: fields of that JSON that are kept as what else is known of the sample.
+        label: name of the items that the name of the folder becomes, - and _ being blanks, such as text.
+        group: "folder" makes all samples of a folder a group; so does label.
+        limit: use only the first so many, in the order of their keys.
+    """
+    from mmssl_sources.folder import Folder
+
+    return Folder(
+        path=path,
+        items={name: [given] if isinstance(given, str) else given for name, given in items.items()},
+        modalities=modalities or {},
+        sidecar=sidecar,
+        fields=fields or {},
+        metadata=metadata,
+        label=label,
+        group_by_folder=label is not None or group == "folder",
+        limit=limit,
+    )
+
+
 @hookimpl
 def register_pairing_sources(register: Register) -> None:
+    register("folder", open_folder)
     register("table", open_table)
