@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from multimodal_ssl import Index, ann, load, search
 from multimodal_ssl.embed import Embedded
+from multimodal_ssl.exact import exact
 from multimodal_ssl.index import Hit
 from multimodal_ssl.metrics import answer, summarise
 from multimodal_ssl.report import device_name
@@ -95,7 +96,7 @@ def structures(folder: Path) -> Iterable[dict[str, Any]]:
         measured = index.optimise("image", kind=kind, recall=0.97)
         structure = index.describe()["modalities"]["image"]["structure"]
         _, found = index.nearest("image", queries, TOP)
-        times = in_turns(lambda: ann.exact(items, queries, TOP), lambda: index.nearest("image", queries, TOP))
+        times = in_turns(lambda: exact(items, queries, TOP), lambda: index.nearest("image", queries, TOP))
         yield {
             "kind": kind or "chosen", "is": structure["kind"], "effort": structure.get("effort"),
             "widen": structure.get("widen"), "wanted": 0.97, "reported": measured.recall,
@@ -206,7 +207,7 @@ def binary(_: Path) -> Iterable[dict[str, Any]]:
     """Keep one bit a number, and compare ten candidates for each answer exactly."""
     for dim in (DIM, 512):
         items, queries = vectors(50_000, seed=1, dim=dim), vectors(1000, seed=2, dim=dim)
-        truth = ann.exact(items, queries, TOP)[1]
+        truth = exact(items, queries, TOP)[1]
         kinds: tuple[ann.Kind, ...] = ("binary", "sq8")
         for kind in kinds:
             structure, measured = ann.build(items, kind=kind, recall=0.99)
@@ -227,7 +228,7 @@ def large(folder: Path) -> Iterable[dict[str, Any]]:
     made(folder, items).close()
     added = time.perf_counter() - began
     queries = vectors(1000, seed=2)
-    truth = ann.exact(items, queries, TOP)[1]
+    truth = exact(items, queries, TOP)[1]
     del items
     told = subprocess.run(
         [sys.executable, "-c", program, folder], check=True, stdout=subprocess.PIPE, text=True, cwd=HERE

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, final
 
@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal_ssl.errors import InputError
+from multimodal_ssl.exact import PACKET, Rows, Vectors, exact_allowed, import_faiss, rescored
 
 Kind = Literal["flat", "hnsw", "hnsw-sq8", "ivf-pq", "ivf-rabitq", "sq8", "binary"]
-Vectors = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 FLAT = 20_000  # vectors, up to which nothing is faster enough to be worth an approximation
 TRIAL = 50_000  # vectors that the kinds are compared on
@@ -29,7 +28,6 @@ POINTS = 40  # vectors a cell that its centre is learnt from
 MARGIN = 0.003  # of recall above what is wanted, for queries that were not tuned by
 SLOWER = 1.1  # times the time of the fastest, up to which a kind is as fast: a measurement varies by as much
 TOP = 10  # answers whose recall is measured
-PACKET = 2**22  # numbers that are gathered at once
 
 
 class Design(NamedTuple):
@@ -83,13 +81,6 @@ class Measured:
     tried: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def _faiss() -> Any:
-    """Import faiss late, because torch brings another OpenMP; its type stubs lack what is used here."""
-    import faiss
-
-    return faiss
-
-
 @final
 class Structure:
     """A FAISS index over vectors [N, D], and how hard it looks.
@@ -115,7 +106,7 @@ class Structure:
         Args:
             allowed: rows [N] that count; the fewer, the harder it looks.
         """
-        faiss = _faiss()
+        faiss = import_faiss()
         count = min(k * self.widen, len(self.order))
         effort, selector = self.effort, None
         if allowed is not None:
@@ -137,21 +128,21 @@ class Structure:
 
     def to_bytes(self) -> bytes:
         """Return the structure as bytes, see `from_bytes`."""
-        faiss = _faiss()
+        faiss = import_faiss()
         serialize = faiss.serialize_index_binary if self.kind == "binary" else faiss.serialize_index
         return bytes(self.order.astype("<i4").tobytes() + serialize(self.index).tobytes())
 
     @classmethod
     def from_bytes(cls, data: bytes, *, kind: str, count: int, effort: int, widen: int) -> Structure:
         """Return a structure over `count` vectors from what `to_bytes` returned."""
-        faiss = _faiss()
+        faiss = import_faiss()
         deserialize = faiss.deserialize_index_binary if kind == "binary" else faiss.deserialize_index
         rest = np.frombuffer(data, np.uint8, offset=4 * count)
         return cls(kind, deserialize(rest), np.frombuffer(data, "<i4", count), effort, widen)
 
 
 def _parameters(kind: str, beam: int, probes: int) -> Any:
-    faiss = _faiss()
+    faiss = import_faiss()
     made: Any = faiss.SearchParameters()
     if kind.startswith("hnsw"):
         made = faiss.SearchParametersHNSW()
@@ -163,29 +154,6 @@ def _parameters(kind: str, beam: int, probes: int) -> Any:
 
 
 _shared_parameters = functools.lru_cache(_parameters)  # making them takes a third as long as searching for one query
-
-
-def exact(vectors: Vectors, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
-    """Return cosines and rows [Q, K] of the nearest of unit vectors [N, D] by comparing all; K = min(k, N)."""
-    faiss = _faiss()
-    scores, rows = faiss.knn(queries, vectors, min(k, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
-    return scores, rows
-
-
-def rescored(vectors: Vectors, queries: Vectors, rows: Rows, k: int) -> tuple[Vectors, Rows]:
-    """Return the exact cosines and the rows [Q, K] of the best among candidate rows [Q, C]; those of -1 have -inf."""
-    k = min(k, rows.shape[1])
-    scores = np.empty((len(queries), k), np.float32)
-    best = np.empty((len(queries), k), np.int64)
-    size = max(1, PACKET // max(1, rows.shape[1] * vectors.shape[1]))
-    for start in range(0, len(queries), size):
-        some = rows[start : start + size]
-        cosines = np.einsum("qcd,qd->qc", vectors[np.maximum(some, 0)], queries[start : start + size])
-        cosines[some < 0] = -np.inf
-        order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-        scores[start : start + size] = np.take_along_axis(cosines, order, 1)
-        best[start : start + size] = np.take_along_axis(some, order, 1)
-    return scores, best
 
 
 def build(
@@ -315,38 +283,6 @@ def _built(
     )
 
 
-def exact_allowed(vectors: Vectors, queries: Vectors, k: int, allowed: NDArray[np.bool_]) -> tuple[Vectors, Rows]:
-    """Return cosines and rows [Q, K] of the nearest among the allowed rows [N] by comparing all of them.
-
-    K = min(k, allowed rows).
-    """
-    rows = np.flatnonzero(allowed)
-    size = max(1, PACKET // vectors.shape[1])
-    scores, found = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-    if not len(rows):
-        return scores, found
-    if 4 * len(rows) < len(vectors):
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            near, places = exact(vectors[part], queries, k)
-            scores, found = best_of([scores, near], [found, part[places]], k)
-        return scores, found
-    size = max(k, PACKET // max(vectors.shape[1], len(queries)))
-    for start in range(0, len(vectors), size):  # where most are allowed it is faster not to copy them
-        cosines = queries @ vectors[start : start + size].T
-        cosines[:, ~allowed[start : start + size]] = -np.inf
-        some = np.argpartition(-cosines, min(k, cosines.shape[1]) - 1, axis=1)[:, :k]
-        scores, found = best_of([scores, np.take_along_axis(cosines, some, 1)], [found, start + some], k)
-    return scores[:, : len(rows)], found[:, : len(rows)]
-
-
-def best_of(scores: Sequence[Vectors], rows: Sequence[Rows], k: int) -> tuple[Vectors, Rows]:
-    """Return the K best of several answers [Q, K'] to the same queries, the best first."""
-    every, where = np.concatenate(scores, 1), np.concatenate(rows, 1)
-    order = np.argsort(-every, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(every, order, 1), np.take_along_axis(where, order, 1)
-
-
 def _ranked(tried: dict[str, dict[str, float]], recall: float) -> list[Any]:
     """Return the kinds, the best first: the smallest of those about as fast as the fastest that has the recall."""
     enough = {kind for kind, one in tried.items() if one["recall"] >= recall - MARGIN}
@@ -370,7 +306,7 @@ def _worst(
 
 
 def _trained(kind: str, vectors: Vectors, rows: NDArray[np.int32]) -> Any:
-    faiss = _faiss()
+    faiss = import_faiss()
     count, dim = len(rows), vectors.shape[1]
     if kind == "binary":
         return faiss.IndexBinaryFlat((dim + 7) // 8 * 8)

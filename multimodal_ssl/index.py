@@ -21,6 +21,7 @@ from multimodal_ssl import ann, calibration
 from multimodal_ssl.database import Item, Part, Places
 from multimodal_ssl.embed import Embedded
 from multimodal_ssl.errors import InputError, StorageError, nearest
+from multimodal_ssl.exact import best_of, exact, exact_allowed
 from multimodal_ssl.files import sync_folder
 from multimodal_ssl.store import DATABASE, Store, check_vectors
 from multimodal_ssl.where import BUILT_IN, parse_where
@@ -305,16 +306,16 @@ class _View:
         """Return cosines and rows [Q, K] of vectors."""
         number = len(self.vectors) if allowed is None else int(allowed.sum())
         if allowed is None and self.structure is None:
-            return ann.exact(self.vectors, queries, k)
+            return exact(self.vectors, queries, k)
         if allowed is not None and (self.structure is None or number <= max(ann.FLAT, SELECTIVE * len(self.vectors))):
-            return ann.exact_allowed(self.vectors, queries, k, allowed)
+            return exact_allowed(self.vectors, queries, k, allowed)
         assert self.structure
         covered = len(self.structure.order)
         scores, rows = self.structure.nearest(self.vectors, queries, k, None if allowed is None else allowed[:covered])
         if covered < len(self.vectors):
             tail = np.ones(len(self.vectors) - covered, bool) if allowed is None else allowed[covered:]
-            more, places = ann.exact_allowed(self.vectors[covered:], queries, k, tail)
-            scores, rows = ann.best_of([scores, more], [rows, places + covered], k)
+            more, places = exact_allowed(self.vectors[covered:], queries, k, tail)
+            scores, rows = best_of([scores, more], [rows, places + covered], k)
         return scores[:, :number], rows[:, :number]
 
 

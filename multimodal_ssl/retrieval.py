@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal_ssl import ann
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.database import Item
 from multimodal_ssl.errors import InputError
+from multimodal_ssl.exact import exact
 from multimodal_ssl.index import Hit, Index
 from multimodal_ssl.store import check_vectors
 
@@ -241,7 +241,7 @@ def _csls(index: Index, by: str, name: str, scores: Vectors, ids: NDArray[np.int
     items = index.vectors(name, unique)
     if centred:
         bank, items = unit(bank - index.mean(by)), unit(items - index.mean(name))
-    of_items = _nearness(ann.exact(bank, items, NEIGHBOURS + 1)[0])[places.reshape(ids.shape)]
+    of_items = _nearness(exact(bank, items, NEIGHBOURS + 1)[0])[places.reshape(ids.shape)]
     of_queries = _nearness(-np.sort(-scores, axis=1)[:, : NEIGHBOURS + 1])[:, None]
     return 2 * scores - of_queries - of_items
 

@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from multimodal_ssl import InputError, ann
+from multimodal_ssl.exact import exact, exact_allowed
 
 from .toys import units
 
@@ -37,7 +38,7 @@ def test_the_chosen_structure_has_the_wanted_recall_on_unseen_queries_of_both_so
     assert measured.tried.keys() == {kind for kind, design in ann.DESIGNS.items() if design.automatic}
     assert measured.recall.keys() == {"of its own", "of text"}
     for queries in (clusters(400, seed=5), units(400, 32, seed=8)):
-        truth = ann.exact(items, queries, 10)[0]
+        truth = exact(items, queries, 10)[0]
         scores, rows = structure.nearest(items, queries, 10)
         assert ann.recall_of(rows, scores, truth) >= recall - 0.03
         np.testing.assert_allclose(scores, np.einsum("qkd,qd->qk", items[rows], queries), rtol=1e-4)
@@ -79,9 +80,9 @@ def test_answers_are_a_function_of_what_was_saved() -> None:
 def test_comparing_the_allowed_ones_is_comparing_all_of_these(share: float) -> None:
     items, queries = clusters(3000, seed=0), clusters(40, seed=1)
     allowed = np.random.default_rng(0).random(3000) < share
-    scores, rows = ann.exact_allowed(items, queries, 10, allowed)
+    scores, rows = exact_allowed(items, queries, 10, allowed)
     cosines = np.where(allowed, queries @ items.T, -np.inf)
     expected = np.sort(cosines, axis=1)[:, ::-1][:, : min(10, allowed.sum())]
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     np.testing.assert_allclose(np.take_along_axis(cosines, rows, 1), scores, atol=1e-6)
-    assert ann.exact_allowed(items, queries, 10, np.zeros(3000, bool))[0].shape == (40, 0)
+    assert exact_allowed(items, queries, 10, np.zeros(3000, bool))[0].shape == (40, 0)

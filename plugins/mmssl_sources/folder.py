@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import compress
@@ -14,8 +15,6 @@ import numpy as np
 
 from multimodal_ssl import InputError, MapSource, Sample
 from multimodal_ssl.errors import UnreadableError, nearest
-
-MOST = 255  # spellings of suffixes: they are numbered in one byte
 
 
 @final
@@ -49,7 +48,9 @@ class Folder(MapSource):
         rows, self._spellings = self._scan(owners, [*items, None])
         self._keys = sorted(rows)[:limit]
         # Which spelling of its suffix each file has, [N, M + 1], the sidecar's last; 0 where there is none.
-        self._files = np.frombuffer(b"".join(rows[key] for key in self._keys), np.uint8).reshape(-1, len(items) + 1)
+        self._files = np.frombuffer(b"".join(rows[key].tobytes() for key in self._keys), np.uint16).reshape(
+            -1, len(items) + 1
+        )
         has = self._files > 0
         in_folder = np.array(["/" in key for key in self._keys])
         columns = [*has[:, :-1].T, *[has[:, -1]] * len(fields), *([in_folder] if label else [])]
@@ -100,9 +101,9 @@ class Folder(MapSource):
 
     def _scan(
         self, owners: Mapping[str, str | None], names: Sequence[str | None]
-    ) -> tuple[dict[str, bytearray], list[str]]:
+    ) -> tuple[dict[str, array[int]], list[str]]:
         """Return the files of each key, as in `_files`, and the spellings of suffixes."""
-        rows: dict[str, bytearray] = {}
+        rows: dict[str, array[int]] = {}
         spellings: dict[str, int] = {}
         others: Counter[str] = Counter()
         longest_first = sorted(owners, key=len, reverse=True)
@@ -113,8 +114,8 @@ class Folder(MapSource):
                 others[Path(file).suffix] += 1
                 continue
             spelling = spellings.setdefault(file[len(key) :], len(spellings) + 1)
-            place, row = names.index(owners[suffix]), rows.setdefault(key, bytearray(len(names)))
-            if row[place] or spelling > MOST:
+            place, row = names.index(owners[suffix]), rows.setdefault(key, array("H", [0] * len(names)))
+            if row[place]:
                 self._skipped.append((file, f"there is another file of {owners[suffix] or 'metadata'} for {key}"))
             else:
                 row[place] = spelling
