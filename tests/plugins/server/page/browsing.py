@@ -124,6 +124,8 @@ def names(page: Page) -> list[tuple[str, str]]:
 
 def ask(page: Page, words: str) -> None:
     """Search by words, and wait for the answers."""
-    with page.expect_request_finished(lambda one: "/search" in one.url and question(one)["terms"][0].get("text") == words):
+    with page.expect_request_finished(
+        lambda one: "/search" in one.url and question(one)["terms"][0].get("text") == words
+    ):
         page.get_by_label("Words to search by").fill(words)
     expect(page.get_by_role("status")).to_contain_text("answers among")
