@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from multimodal_ssl.config import load_config as load_config
     from multimodal_ssl.errors import InputError as InputError
     from multimodal_ssl.errors import UnreadableError as UnreadableError
+    from multimodal_ssl.hookspecs import AnySource as AnySource
     from multimodal_ssl.hookspecs import hookimpl as hookimpl
     from multimodal_ssl.index import Index as Index
     from multimodal_ssl.indexing import build_index as build_index
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from multimodal_ssl.types import Alignment as Alignment
     from multimodal_ssl.types import Encoder as Encoder
     from multimodal_ssl.types import Inputs as Inputs
+    from multimodal_ssl.types import Manifest as Manifest
     from multimodal_ssl.types import MapSource as MapSource
     from multimodal_ssl.types import Modality as Modality
     from multimodal_ssl.types import Objective as Objective
@@ -39,7 +41,7 @@ _HOME = {
     "binder": ["Binder"],
     "config": ["Config", "load_config"],
     "errors": ["InputError", "UnreadableError"],
-    "hookspecs": ["hookimpl"],
+    "hookspecs": ["AnySource", "hookimpl"],
     "index": ["Index"],
     "indexing": ["build_index"],
     "pipeline": ["bench", "fit", "load"],
@@ -49,6 +51,7 @@ _HOME = {
         "Alignment",
         "Encoder",
         "Inputs",
+        "Manifest",
         "MapSource",
         "Modality",
         "Objective",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from multimodal_ssl.config import AuditConfig
 from multimodal_ssl.data import Supply, attempt, full_key
 from multimodal_ssl.errors import InputError
-from multimodal_ssl.types import MapSource, PairingSource, Sample
+from multimodal_ssl.types import Manifest, MapSource, PairingSource, Sample
 
 SOON = 10_000  # samples of a stream, of which its audit knows one at least
 
@@ -64,8 +64,8 @@ class AuditedMap(MapSource):
         sample = self.source[int(self.rows[index])]
         return replace(sample, weight=sample.weight * float(self.factors[index]))
 
-    def present(self, index: int) -> Collection[str]:
-        return self.source.present(int(self.rows[index]))
+    def manifest(self) -> Manifest:
+        return self.source.manifest().take(self.rows)
 
 
 class AuditedStream(PairingSource):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.files import replacing
+from multimodal_ssl.stream_order import Cursor
 from multimodal_ssl.trust import Trust
 
 PATTERN = "step-*.safetensors"
@@ -39,8 +41,15 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"can't read {path} ({error}): copy it again, or train again with run=OTHER") from error
 
 
-def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, trust: Trust) -> None:
-    """Write weights, optimizer state and trust after `step` steps, and remove the checkpoints before."""
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    trust: Trust,
+    cursors: Mapping[int, Cursor],
+) -> None:
+    """Write weights, optimizer, trust and where each stream stands after `step` steps; remove checkpoints before."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": one for name, one in model.state_dict().items()}
     for name, parameter in model.named_parameters():
@@ -48,17 +57,19 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: torch.
             tensors[f"optimizer.{slot}.{name}"] = torch.as_tensor(value)
     tensors |= {f"trust.{name}": one for name, one in trust.tensors().items()}
     path = folder / f"step-{step:09d}.safetensors"
-    save_tensors(path, tensors)
+    save_tensors(path, tensors, {"cursors": json.dumps(cursors)})
     for old in folder.glob(PATTERN):
         if old != path:
             old.unlink()
 
 
-def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, trust: Trust) -> int:
-    """Load the newest checkpoint into model, optimizer and trust and return its step; 0 if there is none."""
+def restore_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, trust: Trust
+) -> tuple[int, dict[int, Cursor]]:
+    """Load the newest checkpoint into model, optimizer and trust; return its step (0: there is none) and cursors."""
     found = sorted(folder.glob(PATTERN))
     if not found:
-        return 0
+        return 0, {}
     tensors = load_tensors(found[-1])
     model.load_state_dict({key.removeprefix("model."): one for key, one in tensors.items() if key.startswith("model.")})
     trust.restore({key.removeprefix("trust."): one for key, one in tensors.items() if key.startswith("trust.")})
@@ -70,4 +81,7 @@ def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Op
             parameter = parameters[name]
             # Adam's moments have the device and the memory format of their parameter.
             optimizer.state[parameter][slot] = value if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
-    return int(found[-1].stem.removeprefix("step-"))
+    with safe_open(found[-1], framework="pt") as file:
+        cursors = json.loads(file.metadata()["cursors"])
+    step = int(found[-1].stem.removeprefix("step-"))
+    return step, {int(position): Cursor.parse(one) for position, one in cursors.items()}

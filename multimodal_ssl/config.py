@@ -119,6 +119,7 @@ class TrainConfig(Strict):
         threads: of torch, for the same bits on the same machine; None leaves torch's own choice.
         checkpoint_every: steps between checkpoints; 0 keeps only the last step's.
         max_unreadable: share of unreadable samples at which training stops.
+        by_length: name of the items that are to be of like length in a batch, where the source knows lengths.
     """
 
     steps: int | None = Field(None, ge=1)
@@ -135,6 +136,7 @@ class TrainConfig(Strict):
     log_every: int = Field(10, ge=1)
     checkpoint_every: int = Field(200, ge=0)
     max_unreadable: float = Field(0.1, ge=0, le=1)
+    by_length: str | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:

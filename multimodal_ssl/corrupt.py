@@ -13,7 +13,7 @@ from multimodal_ssl.config import CorruptConfig
 from multimodal_ssl.data import hash64, raw_digest
 from multimodal_ssl.errors import InputError, UnreadableError, nearest
 from multimodal_ssl.subset import Subset
-from multimodal_ssl.types import MapSource, PairingSource, Sample
+from multimodal_ssl.types import Manifest, MapSource, PairingSource, Sample
 
 BLOCK = 4096  # samples of a stream that exchange items among themselves
 
@@ -40,7 +40,8 @@ class Corrupted(MapSource):
         self.item = _item(source, config, names)
         self.source, self.modalities, self.skipped = source, source.modalities, source.skipped
         rng = np.random.default_rng(config.seed)
-        holders = [row for row in range(len(source)) if self.item in source.present(row)]
+        self._place = list(source.modalities).index(self.item)
+        holders = np.flatnonzero(source.manifest().present[:, self._place])
         rows = np.sort(rng.permutation(holders)[: round(config.mismatch * len(holders))]).astype(np.int64)
         self._origin = np.arange(len(source))
         if len(rows):
@@ -64,9 +65,15 @@ class Corrupted(MapSource):
             items[self.item] = self._garble(items[self.item], index)
         return replace(sample, items=items)
 
-    def present(self, index: int) -> Collection[str]:
-        names = self.source.present(index)
-        return [name for name in names if name != self.item] if self.dropped[index] else names
+    def manifest(self) -> Manifest:
+        manifest = self.source.manifest()
+        present = manifest.present.copy()
+        present[self.dropped, self._place] = False
+        length = manifest.length
+        if length is not None:
+            length = length.copy()
+            length[:, self._place] = np.where(self.dropped, 0, length[self._origin, self._place])
+        return replace(manifest, present=present, length=length)
 
     def _garble(self, text: str, index: int) -> str:
         """Return the text with some of its words from that of another row."""
@@ -137,8 +144,8 @@ class _Listed(MapSource):
     def __getitem__(self, index: int) -> Sample:
         return self.samples[index]
 
-    def present(self, index: int) -> Collection[str]:
-        return self.samples[index].items.keys()
+    def manifest(self) -> Manifest:
+        return Manifest(np.array([[name in sample.items for name in self.modalities] for sample in self.samples]))
 
 
 def _item(source: PairingSource, config: CorruptConfig, names: Collection[str]) -> str:

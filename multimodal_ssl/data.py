@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from multimodal_ssl.errors import UnreadableError
+from multimodal_ssl.stream_order import Cursor
 from multimodal_ssl.types import Encoder, Inputs, MapSource, Modality, PairingSource, Preview, Sample
 
 
@@ -44,6 +45,7 @@ class Ticket:
         names: the items that every sample of the batch has.
         rows: positions in a MapSource, or samples of any other source.
         slots: the place of each row in the batch of all processes; part of the seed of each augmentation.
+        cursor: where a source without random access stands after it.
     """
 
     step: int
@@ -51,6 +53,7 @@ class Ticket:
     names: tuple[str, ...]
     rows: Sequence[int | Sample]
     slots: Sequence[int]
+    cursor: Cursor | None = None
 
 
 @dataclass(slots=True)
@@ -66,6 +69,7 @@ class Batch:
         previews: name -> what a person sees of each sample; only if asked for.
         traits: name -> what is told of each item; only if asked for.
         metadata: of the samples.
+        cursor: that of the ticket.
     """
 
     supply: int
@@ -77,6 +81,7 @@ class Batch:
     previews: dict[str, list[Preview]]
     traits: dict[str, list[Traits]]
     metadata: list[Mapping[str, str | float | None]]
+    cursor: Cursor | None
 
     @property
     def group(self) -> Tensor:
@@ -93,6 +98,14 @@ def hash64(names: Iterable[str]) -> NDArray[np.int64]:
     """Return 64-bit hashes of groups or keys: the same in every process and run."""
     digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
     return np.frombuffer(bytearray().join(digests), dtype=np.int64)
+
+
+def number_groups(groups: Sequence[str]) -> NDArray[np.int64]:
+    """Return a number for each group [N], equal where the groups are; "" is a group of its own."""
+    numbers = hash64(groups).copy()
+    alone = np.array([not group for group in groups], bool)
+    numbers[alone] = -1 - np.flatnonzero(alone)
+    return numbers
 
 
 def draw(names: Iterable[str]) -> NDArray[np.float64]:
@@ -184,7 +197,7 @@ class Feed(Dataset[Batch]):
     def __getitem__(self, ticket: Ticket) -> Batch:
         previews: dict[str, list[Preview]] = {name: [] for name in ticket.names if self.previews}
         traits: dict[str, list[Traits]] = {name: [] for name in ticket.names if self.traits}
-        batch = Batch(ticket.supply, [], [], torch.empty(0), {}, [], previews, traits, [])
+        batch = Batch(ticket.supply, [], [], torch.empty(0), {}, [], previews, traits, [], ticket.cursor)
         prepared: dict[str, list[Inputs]] = {name: [] for name in ticket.names}
         weights: list[float] = []
         for slot, row in zip(ticket.slots, ticket.rows, strict=True):

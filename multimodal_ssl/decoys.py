@@ -6,7 +6,7 @@ are, so that the rank of a sample among them by any score that training gives is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from multimodal_ssl.config import DecoyConfig
 from multimodal_ssl.corrupt import exchange
 from multimodal_ssl.data import Supply, attempt, draw, full_key, hash64, raw_digest
 from multimodal_ssl.errors import InputError
-from multimodal_ssl.types import MapSource, Sample
+from multimodal_ssl.types import Manifest, MapSource, Sample
 
 SHARE = 0.1  # of the samples of a source in a run; more where they would be fewer than MANY, but never above MOST
 MANY = 100
@@ -78,7 +78,7 @@ def choose_decoys(supplies: Sequence[Supply], position: int, config: DecoyConfig
         judge[row] = int(draw([f"judge {seed} {key}"])[0] * config.judges)
         drawn = draw([f"decoy {seed} {key}"])[0] / share
         if drawn < 1 and isinstance(sample, Sample):
-            present = [name for name in supply.names if name in source.present(row)]
+            present = [name for name in supply.names if name in sample.items]
             if len(present) > 1:
                 among = present[1:] if len(present) == 2 else present
                 name = items[row] = among[int(drawn * len(among))]
@@ -118,5 +118,5 @@ class Planted(MapSource):
             return sample
         return replace(sample, items={**sample.items, name: self.source[origin].items[name]})
 
-    def present(self, index: int) -> Collection[str]:
-        return self.source.present(index)
+    def manifest(self) -> Manifest:
+        return self.source.manifest()

@@ -7,15 +7,43 @@ typed, because pydantic checks them and ``mmssl plugins`` prints them. Import he
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import pluggy
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, ValidationInfo
+    from pydantic_core import CoreSchema
+
+    from multimodal_ssl.types import PairingSource
 
 hookspec = pluggy.HookspecMarker("multimodal_ssl")
 hookimpl = pluggy.HookimplMarker("multimodal_ssl")
 
 Register = Callable[[str, Callable[..., Any]], None]
+
+
+class _Opened:
+    """Tells pydantic to open a source where its name and options are given; the catalog gives the way as context."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        def open_source(value: Any, info: ValidationInfo) -> Any:
+            if isinstance(value, str | Mapping):
+                assert info.context is not None, "a catalog checks the options of sources"
+                return info.context(value)
+            return value
+
+        return core_schema.with_info_plain_validator_function(open_source)
+
+
+if TYPE_CHECKING:
+    AnySource: TypeAlias = PairingSource
+else:
+    AnySource = Annotated[Any, _Opened()]
+"""The type of an option that is itself a pairing source: a config gives its name, or its name and its options."""
 
 
 @hookspec
@@ -30,7 +58,10 @@ def register_encoders(register: Register) -> None:
 
 @hookspec
 def register_pairing_sources(register: Register) -> None:
-    """Register pairing sources: ``factory(*, options) -> PairingSource``."""
+    """Register pairing sources: ``factory(*, options) -> PairingSource``.
+
+    An option of the type `AnySource` is a source itself: what a config gives is opened before the factory is called.
+    """
 
 
 @hookspec

@@ -53,11 +53,17 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     if config.decoys:
         supplies = plant(supplies, config.decoys, config.seed)
     pairs = trained_pairs(supplies)
-    plan = Plan(supplies, batch=config.train.batch, seed=config.seed)
+    objective = catalog.create("objectives", config.objective.name, pairs, options=config.objective.options)
+    plan = Plan(
+        supplies,
+        batch=config.train.batch,
+        seed=config.seed,
+        apart=not objective.wants_groups,
+        by_length=config.train.by_length,
+    )
     count_steps(plan, config.train)
     torch.manual_seed(config.seed)
     binder = build_binder(config, supplies, catalog)
-    objective = catalog.create("objectives", config.objective.name, pairs, options=config.objective.options)
     weighs(objective, config.trust)
     for supply in open_supplies(config.evaluation, catalog):  # a mistake there is better told now than after training
         for name in supply.names:

@@ -17,7 +17,7 @@ from multimodal_ssl import hookspecs
 from multimodal_ssl.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from multimodal_ssl.types import Modality
+    from multimodal_ssl.types import Modality, PairingSource
 
 ENTRY_POINT_GROUP = "multimodal_ssl"
 KINDS = tuple(name.removeprefix("register_") for name in vars(hookspecs) if name.startswith("register_"))
@@ -115,13 +115,24 @@ class Catalog:
         import pydantic
 
         try:
-            checked = pydantic.TypeAdapter(_options_type(factory)).validate_python(dict(options))
+            checked = pydantic.TypeAdapter(_options_type(factory)).validate_python(
+                dict(options), context=self._open_source
+            )
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
             raise InputError(f"{name!r}, option {where}: {first['msg']}{given}") from error
         return {option: checked.get(option, parameter.default) for option, parameter in known.items()}
+
+    def _open_source(self, given: str | Mapping[str, Any]) -> PairingSource:
+        """Open a source that is an option of another one."""
+        options = {"name": given} if isinstance(given, str) else dict(given)
+        name = options.pop("name", None)
+        if not isinstance(name, str):
+            raise InputError(f"a source within a source needs its name, e.g. {{name: table, ...}} (given: {given!r})")
+        source: PairingSource = self.create("pairing_sources", name, options=options)
+        return source
 
     @functools.cache  # noqa: B019 - one catalog lives as long as the program
     def modality(self, name: str) -> Modality:

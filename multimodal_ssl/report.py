@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 import yaml
 
@@ -93,8 +94,7 @@ def save_card(run: Path) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     recipe, names = binder["recipe"], list(binder["recipe"]["encoders"])
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    unreadable = run / "unreadable.jsonl"
-    lost = len(unreadable.read_text().splitlines()) if unreadable.exists() else 0
+    lost = pq.read_metadata(run / "rows.parquet").num_rows
     parts = [
         f"# {run.name}\n",
         f"One space of {recipe['dim']} dimensions for {', '.join(names)}; unit vectors, compared by cosine.\n",

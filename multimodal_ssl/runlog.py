@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,33 +12,40 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from multimodal_ssl.files import write_text
+from multimodal_ssl.files import replacing, write_text
+
+ROWS = pa.schema({"key": pa.string(), "reason": pa.string(), "step": pa.int64()})
+REASONS = 10  # of unreadable samples that are told at the end
 
 
 class RunLog:
-    """metrics.jsonl, TensorBoard and unreadable.jsonl of a run; what lies beyond the resumed step is cut off."""
+    """metrics.jsonl, TensorBoard and rows.parquet of a run; what lies beyond the resumed step is cut off."""
 
     def __init__(self, run_dir: Path, start: int, *, enabled: bool) -> None:
         self.enabled = enabled
         self.sums: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
         self.steps = 0
-        self.known: set[str] = set()
+        self.bad: dict[str, tuple[str, int]] = {}  # key -> why it could not be read, and when first
+        self.written = 0  # of these
         self.warned: set[str] = set()
         self.metrics_path = run_dir / "metrics.jsonl"
-        self.unreadable_path = run_dir / "unreadable.jsonl"
+        self.rows_path = run_dir / "rows.parquet"
         if enabled:
             from torch.utils.tensorboard import SummaryWriter  # a search needs none
 
             kept = [one for one in _read_lines(self.metrics_path) if one["step"] <= start]
             _write_lines(self.metrics_path, kept)
             self.counts.update({name: n for name, n in (kept or [{}])[-1].items() if "/" in name})
-            known = _read_lines(self.unreadable_path) if start else []
-            _write_lines(self.unreadable_path, known)
-            self.known.update(one["key"] for one in known)
+            if start and self.rows_path.exists():
+                rows = pq.ParquetFile(self.rows_path).read().to_pylist()
+                self.bad = {row["key"]: (row["reason"], row["step"]) for row in rows if row["step"] < start}
+            self._write_rows()
             self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start + 1)
 
     def __enter__(self) -> RunLog:
@@ -50,8 +58,12 @@ class RunLog:
             console = Console(stderr=True)
             for what, value in self.counts.items():
                 console.print(f"{what}: {value:,} times")
-            if self.known:
-                console.print(f"{len(self.known):,} samples could not be read: {self.unreadable_path}")
+            self._write_rows()
+            if self.bad:
+                console.print(f"{len(self.bad):,} samples could not be read, see {self.rows_path}:", highlight=False)
+                for reason, keys in most_common_reasons(self.bad)[:REASONS]:
+                    text = f"  {len(keys):,} x {reason}, e.g. {keys[0]}"
+                    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def add(self, **values: float) -> None:
         """Add the values of one step to the means that `write` reports."""
@@ -77,23 +89,36 @@ class RunLog:
                 file.write(json.dumps(record) + "\n")
             for name, value in record.items():
                 self.board.add_scalar(name, value, step)
+            if len(self.bad) > self.written:
+                self._write_rows()
         self.sums.clear()
         self.steps = 0
         return means
 
-    def unreadable(self, samples: Sequence[tuple[str, str]]) -> None:
+    def unreadable(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
         """Record each sample that can't be read once."""
-        new = {key: reason for key, reason in samples if key not in self.known}
-        self.known.update(new)
-        if new and self.enabled:
-            with self.unreadable_path.open("a") as file:
-                file.writelines(json.dumps({"key": key, "reason": reason}) + "\n" for key, reason in new.items())
+        for key, reason in samples:
+            self.bad.setdefault(key, (reason, step))
+
+    def _write_rows(self) -> None:
+        rows = [{"key": key, "reason": reason, "step": step} for key, (reason, step) in self.bad.items()]
+        with replacing(self.rows_path) as temporary:
+            pq.write_table(pa.Table.from_pylist(rows, ROWS), temporary)
+        self.written = len(self.bad)
 
     def warn(self, advice: str | None) -> None:
         """Say an advice once."""
         if advice and advice[:30] not in self.warned and self.enabled:
             self.warned.add(advice[:30])
             Console(stderr=True).print(f"[yellow]warning:[/] {advice}")
+
+
+def most_common_reasons(bad: Mapping[str, tuple[str, int]]) -> list[tuple[str, list[str]]]:
+    """Return the reasons, those that differ in quoted words and numbers alone as one, and their keys; most first."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for key, (reason, _) in bad.items():
+        alike[re.sub(r"'[^']*'|\"[^\"]*\"|<[^>]*>|\d+", "…", reason)].append(key)
+    return sorted(((bad[keys[0]][0], keys) for keys in alike.values()), key=lambda one: -len(one[1]))
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

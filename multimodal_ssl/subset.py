@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal_ssl.types import MapSource, Sample
+from multimodal_ssl.types import Manifest, MapSource, Sample
 
 
 class Subset(MapSource):
@@ -23,5 +21,5 @@ class Subset(MapSource):
     def __getitem__(self, index: int) -> Sample:
         return self.source[int(self.rows[index])]
 
-    def present(self, index: int) -> Collection[str]:
-        return self.source.present(int(self.rows[index]))
+    def manifest(self) -> Manifest:
+        return self.source.manifest().take(self.rows)

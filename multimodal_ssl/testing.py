@@ -83,9 +83,11 @@ def check_pairing_source(source: PairingSource, *, limit: int = 200) -> None:
     assert again == keys, "iterating twice gives different orders"
     if isinstance(source, MapSource):
         assert len(source) >= len(samples), "len(source) is less than what it yields"
+        present = source.manifest().present
         for index in (0, len(samples) - 1):
             assert source[index].key == keys[index], "source[i] is not the i-th sample of iter(source)"
-            assert set(source.present(index)) == set(source[index].items), "present(i) differs from source[i].items"
+            has = set(itertools.compress(source.modalities, present[index].tolist()))
+            assert has == set(source[index].items), "manifest().present[i] differs from source[i].items"
 
 
 def check_objective(make: Callable[[Sequence[tuple[str, str]]], Objective], *, batch: int = 16, dim: int = 8) -> None:

@@ -79,7 +79,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
     each = count_steps(plan, config)
     total = trust.config.rounds * each
     untrained = copy.deepcopy(learner.state_dict()) if trust.config.rounds > 1 else {}
-    start = restore_checkpoint(run_dir / "checkpoints", learner, optimizer, trust) if resume else 0
+    start, cursors = restore_checkpoint(run_dir / "checkpoints", learner, optimizer, trust) if resume else (0, {})
     model, optimizer = accelerator.prepare(learner, optimizer)
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
     if config.batch < world:
@@ -87,7 +87,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
 
     encoders = {name: learner.binder.encoder(name) for name in learner.binder.encoders}
     feed = Feed(plan.supplies, encoders, learner.binder.modalities, seed=plan.seed)
-    tickets = plan.tickets(start=start, stop=total, rank=rank, world=world)
+    tickets = plan.tickets(start=start, stop=total, rank=rank, world=world, cursors=cursors)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config.precision))
     weigh = weighs(learner.objective, trust.config)
     chance = learner.objective.loss_at_chance(config.batch)
@@ -104,13 +104,15 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
         for step, batch in enumerate(batches(feed, tickets, workers=config.workers), start):
             began = time.perf_counter()
             keys, unreadable = share(batch.keys, batch.unreadable)
-            log.unreadable(unreadable)
+            log.unreadable(step, unreadable)
+            if batch.cursor:
+                cursors[batch.supply] = batch.cursor
             lost += len(unreadable)
             read = (step + 1 - start) * config.batch
             if lost > config.max_unreadable * read and (read >= patience or step + 1 == total):
                 raise InputError(
                     f"{lost} of {read} samples can't be read, train.max_unreadable is {config.max_unreadable}; "
-                    f"{log.unreadable_path} says which and why"
+                    f"{log.rows_path} says which and why"
                 )
             torch.manual_seed((plan.seed * 1_000_003 + step) * world + rank)  # dropout and kin
             if step and step % each == 0:  # all but trust begins anew
@@ -153,7 +155,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
             if due or (step + 1) % config.log_every == 0:
                 for position, supply in enumerate(plan.supplies):
                     lines = supply.source.skipped
-                    log.unreadable([(full_key(plan.supplies, position, key), reason) for key, reason in lines])
+                    log.unreadable(step, [(full_key(plan.supplies, position, key), reason) for key, reason in lines])
                 log.count(add_counts(tally))
                 tally.clear()
                 speed = config.batch / (log.mean("seconds") or math.inf)
@@ -161,7 +163,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
                 if means and step % each > max(each * max(config.warmup, 0.2), 50):
                     log.warn(diagnose(means["loss"], means["spread"], chance))
             if due and is_main:
-                save_checkpoint(run_dir / "checkpoints", step + 1, learner, optimizer, trust)
+                save_checkpoint(run_dir / "checkpoints", step + 1, learner, optimizer, trust, cursors)
             advance(value)
             waited = time.perf_counter()
 

@@ -5,13 +5,15 @@ Shape letters, here and everywhere: B batch, D joint width, F feature width, T t
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import default_collate
@@ -77,21 +79,56 @@ class Sample:
     metadata: Mapping[str, str | float | None] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is known of the samples of a MapSource before any is read.
+
+    Attributes:
+        present: which items each sample has, [N, M] (bool), in the order of ``source.modalities``.
+        group: [N] (int64), equal where the groups are; None: each sample is a group of its own.
+        length: how long each item is in units of its own (characters, seconds), [N, M] (float32), 0 where there is
+            none; None: nothing is known.
+        frequency: how often each sample is visited in an epoch, [N] (float32); None: once.
+    """
+
+    present: NDArray[np.bool_]
+    group: NDArray[np.int64] | None = None
+    length: NDArray[np.float32] | None = None
+    frequency: NDArray[np.float32] | None = None
+
+    def take(self, rows: NDArray[np.int64]) -> Manifest:
+        """Return what is known of these rows [n]."""
+        return Manifest(
+            self.present[rows],
+            None if self.group is None else self.group[rows],
+            None if self.length is None else self.length[rows],
+            None if self.frequency is None else self.frequency[rows],
+        )
+
+
 class PairingSource(ABC):
     """A supply of Samples.
+
+    It may consist of shards, each of which can be entered in the middle: override ``num_shards`` and ``read``.
 
     Attributes:
         modalities: name in ``Sample.items`` -> registered modality, e.g. ``{"outline": "series"}``.
         skipped: what could not even be made a sample, such as a broken line: where, and why. It may grow while the
             source is read.
+        num_shards: of which it consists.
     """
 
     modalities: Mapping[str, str]
     skipped: Sequence[tuple[str, str]] = ()
+    num_shards: int = 1
 
     @abstractmethod
     def __iter__(self) -> Iterator[Sample]:
         """Yield the samples in an order that is the same every time."""
+
+    def read(self, shard: int, start: int) -> Iterator[Sample]:
+        """Yield the samples of one shard from the start-th on, in an order that is the same every time."""
+        return itertools.islice(self, start, None)
 
 
 class MapSource(PairingSource):
@@ -113,9 +150,9 @@ class MapSource(PairingSource):
             except UnreadableError:
                 continue
 
-    def present(self, index: int) -> Collection[str]:
-        """Return the names of the items that the sample has, without reading it."""
-        return self.modalities.keys()
+    def manifest(self) -> Manifest:
+        """Return what is known of all samples without reading them; unless overridden, that each has every item."""
+        return Manifest(np.ones((len(self), len(self.modalities)), bool))
 
 
 class Encoder(nn.Module, ABC):
@@ -192,9 +229,11 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         trusts: whether ``weight`` should hold the running agreement of each sample (see trust.py).
+        wants_groups: whether samples of one group are to meet in a batch; else they are kept apart where that can be.
     """
 
     trusts: bool = False
+    wants_groups: bool = False
 
     @abstractmethod
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:

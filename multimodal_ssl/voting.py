@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal_ssl.data import Supply, attempt, raw_digest
+from multimodal_ssl.data import Supply, attempt, number_groups, raw_digest
 from multimodal_ssl.errors import InputError
-from multimodal_ssl.types import MapSource, Sample
+from multimodal_ssl.types import Manifest, MapSource, Sample
 
 PRIOR = (7.0, 3.0)  # a source is as if seen right in 7 of 10 cases before: it decides where nothing overlaps
 ROUNDS = 200
@@ -127,8 +127,8 @@ class Voted(MapSource):
                     raise InputError(f"vote: {name!r} is {kind!r} in one source and {other!r} in another")
         self.modalities = first.source.modalities
         skipped: list[tuple[str, str]] = []
-        self._groups: dict[str, str] = {}
-        told = [_read(source, first.names, skipped, self._groups) for source in self.sources]
+        groups: dict[str, str] = {}
+        told = [_read(source, first.names, skipped, groups) for source in self.sources]
         self.skipped = skipped
         names = {key: place for place, key in enumerate(dict.fromkeys(key for one in told for key, _ in one))}
         keys = np.array([names[key] for one in told for key, _ in one], np.int64)
@@ -148,6 +148,8 @@ class Voted(MapSource):
         self._company = [" ".join(map(str, sorted(company[key, answer]))) for _, key, answer, _ in self._votes.tolist()]
         seen: Counter[int] = Counter()
         self._suffix = []
+        key_of = list(names)
+        self._group = [groups.get(key_of[key], key_of[key]) for key in self._votes[:, 1].tolist()]
         for key in self._votes[:, 1].tolist():
             seen[key] += 1
             self._suffix.append(f"#{seen[key]}" if seen[key] > 1 else "")
@@ -159,13 +161,18 @@ class Voted(MapSource):
         voter, _, _, row = self._votes[index].tolist()
         sample = self.sources[voter][row]
         weight = sample.weight * float(self.weights[index])
-        group = self._groups.get(sample.key, sample.key)
         metadata = {**sample.metadata, "voices": self._company[index]}
-        return replace(sample, key=sample.key + self._suffix[index], group=group, weight=weight, metadata=metadata)
+        return replace(
+            sample, key=sample.key + self._suffix[index], group=self._group[index], weight=weight, metadata=metadata
+        )
 
-    def present(self, index: int) -> Collection[str]:
-        voter, _, _, row = self._votes[index].tolist()
-        return self.sources[voter].present(row)
+    def manifest(self) -> Manifest:
+        present = np.empty((len(self), len(self.modalities)), bool)
+        for voter, source in enumerate(self.sources):
+            mine, names = self._votes[:, 0] == voter, list(source.modalities)
+            known = source.manifest().present[self._votes[mine, 3]]
+            present[mine] = known[:, [names.index(name) for name in self.modalities]]
+        return Manifest(present, number_groups(self._group))
 
 
 def _read(

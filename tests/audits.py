@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from multimodal_ssl import (
     Catalog,
     Encoder,
+    Manifest,
     MapSource,
     Modality,
     PairingSource,
@@ -28,6 +29,8 @@ from multimodal_ssl.config import Config, parse_config
 from multimodal_ssl.corrupt import Corrupted
 from multimodal_ssl.hookspecs import Register
 from multimodal_ssl.pipeline import open_supplies
+
+from .toys import manifest_of
 
 COUNT = 3000
 
@@ -111,12 +114,15 @@ class Triples(Sensors):
 class Gaps(Triples):
     """Three of them lack the third reading."""
 
-    def present(self, index: int) -> Collection[str]:
+    def manifest(self) -> Manifest:
+        return manifest_of(self, self.has)
+
+    def has(self, index: int) -> tuple[str, ...]:
         return ("left", "right") if index % 500 == 7 else tuple(self.modalities)
 
     def __getitem__(self, index: int) -> Sample:
         sample = super().__getitem__(index)
-        return replace(sample, items={name: sample.items[name] for name in self.present(index)})
+        return replace(sample, items={name: sample.items[name] for name in self.has(index)})
 
 
 class Hard(Sensors):

@@ -19,7 +19,7 @@ from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors, save_tensors
 from multimodal_ssl.pipeline import fit, load, open_config
 
-from .toys import Numbers, Waves, catalog, fit_toys, interrupted, learnt, messy, read_lines, write_tiny
+from .toys import Numbers, Waves, catalog, fit_toys, interrupted, learnt, messy, read_lines, read_rows, write_tiny
 
 
 class Dropped(Waves):
@@ -51,7 +51,7 @@ def test_a_messy_run_resumes_to_the_same_bits(step: int, rounds: int, tmp_path: 
     hopeless = Numbers(8, broken=range(7))  # half of its batches can't be read at all
     options = {"encoder": Dropped, "objective": objectives.acl, **train}  # acl weighs by trust
     fit_toys(whole, *messy(), hopeless, **options)
-    assert {one["key"][:2] for one in read_lines(whole / "unreadable.jsonl")} == {"0/", "1/", "2/"}
+    assert {one["key"][:2] for one in read_rows(whole)} == {"0/", "1/", "2/"}
     with interrupted(step=step):
         fit_toys(resumed, *messy(), hopeless, **options)
     fit_toys(resumed, *messy(), hopeless, resume=True, **options)

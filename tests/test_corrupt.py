@@ -2,20 +2,29 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
 import pytest
 
-from multimodal_ssl import Catalog, InputError, MapSource, Modality, PairingSource, Sample, UnreadableError, hookimpl
+from multimodal_ssl import (
+    Catalog,
+    InputError,
+    Manifest,
+    MapSource,
+    Modality,
+    PairingSource,
+    Sample,
+    UnreadableError,
+    hookimpl,
+)
 from multimodal_ssl.config import CorruptConfig, SourceConfig
 from multimodal_ssl.corrupt import BLOCK, Corrupted, corrupted, exchange
 from multimodal_ssl.hookspecs import Register
 from multimodal_ssl.pipeline import open_supplies
 from multimodal_ssl.testing import check_pairing_source
 
-from .toys import Stream
+from .toys import Stream, manifest_of, present
 
 
 class Words(MapSource):
@@ -29,14 +38,17 @@ class Words(MapSource):
     def __len__(self) -> int:
         return self.count
 
-    def present(self, index: int) -> Collection[str]:
-        return ("image",) if index % 10 == 9 else ("image", "text")
+    def has(self, index: int) -> tuple[str, ...]:
+        return ("image",) if index % 10 == 9 else NAMES
+
+    def manifest(self) -> Manifest:
+        return manifest_of(self, self.has)
 
     def __getitem__(self, index: int) -> Sample:
         if index == self.broken:
             raise UnreadableError(str(index), "broken")
         items = {"image": index, "text": f"word {index % self.groups:03}"}
-        return Sample(f"k{index}", {name: items[name] for name in self.present(index)}, f"g{index % self.groups}", 0.5)
+        return Sample(f"k{index}", {name: items[name] for name in self.has(index)}, f"g{index % self.groups}", 0.5)
 
 
 NAMES = ("image", "text")
@@ -211,7 +223,7 @@ def test_the_share_that_was_asked_for_loses_the_item() -> None:
     assert source.dropped.sum() == round(0.25 * 180)
     for row in range(200):
         has_text = row % 10 != 9 and not source.dropped[row]
-        assert ("text" in source[row].items) == ("text" in source.present(row)) == has_text
+        assert ("text" in source[row].items) == ("text" in present(source, row)) == has_text
 
 
 def test_so_many_words_of_a_text_become_words_of_other_texts() -> None:
@@ -220,7 +232,7 @@ def test_so_many_words_of_a_text_become_words_of_other_texts() -> None:
             text = " ".join(f"w{index}_{place}" for place in range(40))
             return Sample(f"k{index}", {"image": index, "text": text})
 
-        def present(self, index: int) -> Collection[str]:
+        def has(self, index: int) -> tuple[str, ...]:
             return NAMES
 
     source = Corrupted(Long(), CorruptConfig(words=0.3, seed=4), NAMES)

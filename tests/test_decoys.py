@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 import pytest
 
-from multimodal_ssl import InputError, MapSource, Sample, UnreadableError
+from multimodal_ssl import InputError, Manifest, MapSource, Sample, UnreadableError
 from multimodal_ssl.config import DecoyConfig
 from multimodal_ssl.data import Supply
 from multimodal_ssl.decoys import choose_decoys, plant
 from multimodal_ssl.testing import check_pairing_source
 
-from .toys import Stream
+from .toys import Stream, manifest_of
 
 NAMES = ("image", "sound", "text")
 
@@ -27,13 +25,16 @@ class Things(MapSource):
     def __len__(self) -> int:
         return self.count
 
-    def present(self, index: int) -> Collection[str]:
+    def has(self, index: int) -> tuple[str, ...]:
         return NAMES[:2] if index % 5 == 4 else NAMES
+
+    def manifest(self) -> Manifest:
+        return manifest_of(self, self.has)
 
     def __getitem__(self, index: int) -> Sample:
         if index == self.broken:
             raise UnreadableError(f"k{index}", "broken")
-        items = {name: f"{name} {index}" for name in Things.present(self, index)}
+        items = {name: f"{name} {index}" for name in Things.has(self, index)}
         return Sample(f"k{index}", items, f"g{index // self.per_group}")
 
 
@@ -43,8 +44,8 @@ class Backwards(Things):
     def __getitem__(self, index: int) -> Sample:
         return super().__getitem__(self.count - 1 - index)
 
-    def present(self, index: int) -> Collection[str]:
-        return super().present(self.count - 1 - index)
+    def has(self, index: int) -> tuple[str, ...]:
+        return super().has(self.count - 1 - index)
 
 
 def runs(source: MapSource, judges: int, names: tuple[str, ...] = NAMES) -> list[MapSource]:

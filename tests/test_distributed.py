@@ -19,7 +19,7 @@ from multimodal_ssl.config import TrustConfig
 from multimodal_ssl.distributed import add_counts, gather
 from multimodal_ssl.trust import Trust
 
-from .toys import fit_toys, learnt, messy, read_lines, write_tiny
+from .toys import fit_toys, learnt, messy, read_rows, write_tiny
 
 TRAIN = {"steps": 12, "batch": 7, "max_unreadable": 1.0, "trust": {"warmup": 1, "rounds": 2}}
 TOGETHER = """
@@ -88,9 +88,7 @@ def test_two_processes_and_one_agree_at_each_step_though_their_parts_differ_in_s
 
 
 def test_two_processes_record_each_unreadable_sample_once(alone: Path, together: Path) -> None:
-    one, two = (
-        Counter(line["key"] for line in read_lines(run / "unreadable.jsonl")) for run in (alone, together / "toys")
-    )
+    one, two = (Counter(line["key"] for line in read_rows(run)) for run in (alone, together / "toys"))
     assert one == two == Counter(["0/3", "0/4", "0/5", "0/20", "0/21", "1/line 6", "1/line 7"])
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multimodal_ssl import InputError, PairingSource, Sample, plan
+from multimodal_ssl import InputError, PairingSource, Sample, stream_order
 from multimodal_ssl.data import Supply, Ticket
-from multimodal_ssl.plan import MapOrder, Plan, ordered_tickets
+from multimodal_ssl.map_order import MapOrder
+from multimodal_ssl.plan import Plan, ordered_tickets
 
-from .toys import Numbers, Stream, fit_toys
+from .toys import Numbers, Stream, fit_toys, present
 
 
 def supply(source: PairingSource, share: float = 1.0) -> Supply:
@@ -122,7 +123,7 @@ def test_a_stream_keeps_rare_kinds_until_they_fill_a_batch() -> None:
     source = Stream(Numbers(64, "abc", kind=lambda index: "ab" if index < 3 else "abc"))
     found = tickets(source, stop=200)
     assert {len(ticket.rows) for ticket in found} == {8}
-    assert all(set(ticket.names) == set(source.source.present(key)) for ticket in found for key in keys(ticket))
+    assert all(set(ticket.names) == present(source.source, key) for ticket in found for key in keys(ticket))
     visits = Counter(key for ticket in found for key in keys(ticket))
     assert visits.keys() == set(range(64))
     assert max(visits.values()) - min(visits.values()) <= 8
@@ -143,7 +144,7 @@ def test_a_stream_holds_no_samples_that_it_cannot_use(monkeypatch: pytest.Monkey
                 alive.add(item)
                 yield Sample(str(index), {"a": item} if index % 2 else {"a": item, "b": item})
 
-    monkeypatch.setattr(plan, "STREAM_BUFFER", 16)
+    monkeypatch.setattr(stream_order, "BLOCK", 16)
     most = 0
     for _ in Plan([supply(Lone())], batch=8, seed=0).tickets(start=0, stop=180):
         most = max(most, len(alive))
@@ -172,6 +173,6 @@ def test_every_sample_with_an_item_is_embedded_once() -> None:
         found = list(ordered_tickets([supply(source)], batch=7))
         kinds = {key: "".join(ticket.names) for ticket in found for key in keys(ticket)}
         of = source.source if isinstance(source, Stream) else source
-        assert kinds == {index: of.present(index) for index in range(40) if of.present(index)}
+        assert kinds == {index: of.kind(index) for index in range(40) if of.kind(index)}
         assert sum(len(ticket.rows) for ticket in found) == len(kinds)
         assert max(len(ticket.rows) for ticket in found) == 7

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from multimodal_ssl.runlog import RunLog
 
-from .toys import Numbers, Stream, fit_toys, interrupted, learnt, read_lines
+from .toys import Numbers, Stream, fit_toys, interrupted, learnt, read_lines, read_rows
 
 
 def board(run: Path, name: str) -> list[int]:
@@ -30,8 +30,9 @@ def test_a_resumed_run_tells_what_an_unbroken_one_tells(step: int, tmp_path: Pat
     unbroken, resumed = learnt(tmp_path / "unbroken"), learnt(tmp_path / "resumed")
     assert [one["step"] for one in unbroken] == [3, 4, 6, 8, 9, 12]
     assert resumed == unbroken
-    unreadable = [read_lines(tmp_path / run / "unreadable.jsonl") for run in ("unbroken", "resumed")]
-    assert sorted(one["key"] for one in unreadable[1]) == sorted(one["key"] for one in unreadable[0]) == ["1", "2"]
+    told = read_rows(tmp_path / "unbroken")
+    assert read_rows(tmp_path / "resumed") == told
+    assert sorted(one["key"] for one in told) == ["1", "2"]
 
 
 def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path: Path) -> None:
@@ -61,25 +62,24 @@ def test_half_a_line_that_a_kill_left_is_cut_off(tmp_path: Path) -> None:
     train = {"steps": 12, "checkpoint_every": 3, "max_unreadable": 1.0}
     with interrupted(step=8):
         fit_toys(run, source, **train)
-    for name, half in (("metrics.jsonl", '{"step": 7, "lo'), ("unreadable.jsonl", '{"key": "9", "rea')):
-        with (run / name).open("a") as file:
-            file.write(half)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "lo')
     fit_toys(run, source, resume=True, **train)
     assert [one["step"] for one in read_lines(run / "metrics.jsonl")] == list(range(1, 13))
-    assert sorted(one["key"] for one in read_lines(run / "unreadable.jsonl")) == ["0", "1", "2", "3"]
+    assert sorted(one["key"] for one in read_rows(run)) == ["0", "1", "2", "3"]
 
 
 def test_equal_keys_of_two_sources_are_recorded_apart(tmp_path: Path) -> None:
     fit_toys(tmp_path / "run", Numbers(40, broken={0, 1}), Numbers(40, "ac", broken={0, 1}), steps=30)
-    found = [one["key"] for one in read_lines(tmp_path / "run" / "unreadable.jsonl")]
+    found = [one["key"] for one in read_rows(tmp_path / "run")]
     assert sorted(found) == ["0/0", "0/1", "1/0", "1/1"]
 
 
 def test_what_a_stream_skips_while_it_is_read_is_recorded_once(tmp_path: Path) -> None:
     fit_toys(tmp_path / "run", Stream(Numbers(40, broken={7, 9})), steps=20)
-    assert read_lines(tmp_path / "run" / "unreadable.jsonl") == [
-        {"key": "line 7", "reason": "broken"},
-        {"key": "line 9", "reason": "broken"},
+    assert read_rows(tmp_path / "run") == [
+        {"key": "line 7", "reason": "broken", "step": 0},
+        {"key": "line 9", "reason": "broken", "step": 0},
     ]
 
 
@@ -87,14 +87,14 @@ def test_a_run_that_begins_anew_forgets_what_an_earlier_one_told(tmp_path: Path)
     with RunLog(tmp_path, 0, enabled=True) as log:
         log.add(loss=1.0)
         log.write(1)
-        log.unreadable([("x", "why")])
+        log.unreadable(0, [("x", "why")])
     with RunLog(tmp_path, 0, enabled=True) as log:
         log.add(loss=2.0)
         log.write(2)
-        log.unreadable([("y", "why")])
-        log.unreadable([("y", "why")])
+        log.unreadable(0, [("y", "why")])
+        log.unreadable(0, [("y", "why")])
     assert [one["loss"] for one in read_lines(tmp_path / "metrics.jsonl")] == [2.0]
-    assert read_lines(tmp_path / "unreadable.jsonl") == [{"key": "y", "reason": "why"}]
+    assert read_rows(tmp_path) == [{"key": "y", "reason": "why", "step": 0}]
 
 
 def test_means_are_of_the_steps_since_the_last_line(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_means_are_of_the_steps_since_the_last_line(tmp_path: Path) -> None:
 def test_one_process_of_several_writes_and_speaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with RunLog(tmp_path, 0, enabled=False) as log:
         log.add(loss=1.0)
-        log.unreadable([("x", "why")])
+        log.unreadable(0, [("x", "why")])
         log.count({"a/seen": 1})
         log.warn("something is wrong")
         assert log.write(1) == {"loss": 1.0}

@@ -30,7 +30,7 @@ from .toys import (
     interrupted,
     learnt,
     messy,
-    read_lines,
+    read_rows,
     toy_binder,
     toy_config,
     write_tiny,
@@ -230,9 +230,9 @@ def test_more_unreadable_samples_than_allowed_stop_training(
     count: int, broken: int, steps: int, told: str, tmp_path: Path
 ) -> None:
     source = Numbers(count, broken=range(broken))
-    with pytest.raises(InputError, match=rf"{told}.*, train\.max_unreadable is 0\.05; .*unreadable\.jsonl says"):
+    with pytest.raises(InputError, match=rf"{told}.*, train\.max_unreadable is 0\.05; .*rows\.parquet says"):
         fit_toys(tmp_path / "run", source, steps=steps, max_unreadable=0.05)
-    assert read_lines(tmp_path / "run" / "unreadable.jsonl")
+    assert read_rows(tmp_path / "run")
 
 
 def test_a_bad_beginning_does_not_stop_training(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_rows_that_cannot_be_read_are_recorded_and_the_rest_is_trained_on(tmp_pa
     values["encoders"] = {name: TINY["encoders"][name] for name in ("image", "text")}
     values["train"] = {"steps": 10, "batch": 16, "workers": 0, "threads": 1, "max_unreadable": 0.2}
     fit(parse_config(values))
-    recorded = read_lines(tmp_path / "run" / "unreadable.jsonl")
+    recorded = read_rows(tmp_path / "run")
     assert sorted(int(one["key"]) for one in recorded) == list(range(0, 80, 10))
     assert all("FileNotFoundError" in one["reason"] for one in recorded)
 

@@ -10,10 +10,12 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -25,6 +27,7 @@ from multimodal_ssl import (
     Catalog,
     Encoder,
     InputError,
+    Manifest,
     MapSource,
     Modality,
     Objective,
@@ -37,6 +40,7 @@ from multimodal_ssl import (
 )
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.config import Config, parse_config
+from multimodal_ssl.data import number_groups
 from multimodal_ssl.hookspecs import Register
 from multimodal_ssl.pipeline import fit
 
@@ -85,11 +89,12 @@ class Numbers(MapSource):
     def __getitem__(self, index: int) -> Sample:
         if index in self.broken:
             raise UnreadableError(str(index), "broken")
-        items = dict.fromkeys(self.present(index), index)
+        items = dict.fromkeys(self.kind(index), index)
         return Sample(str(index), items, self.group(index), self.weights.get(index, 1.0))
 
-    def present(self, index: int) -> Collection[str]:
-        return self.kind(index)
+    def manifest(self) -> Manifest:
+        groups = number_groups([self.group(row) for row in range(self.count)])
+        return replace(manifest_of(self, self.kind), group=groups)
 
 
 class Torn(Numbers):
@@ -284,6 +289,21 @@ def refusal(call: Callable[[], object]) -> str:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a JSONL file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def read_rows(run: Path) -> list[dict[str, Any]]:
+    """Return the samples that a run could not read."""
+    return pq.ParquetFile(run / "rows.parquet").read().to_pylist()
+
+
+def present(source: MapSource, row: int) -> set[str]:
+    """Return the names of the items that the manifest says a sample has."""
+    return set(itertools.compress(source.modalities, source.manifest().present[row].tolist()))
+
+
+def manifest_of(source: MapSource, kind: Callable[[int], Collection[str]]) -> Manifest:
+    """Return a manifest that says which items the samples have."""
+    return Manifest(np.array([[name in kind(row) for name in source.modalities] for row in range(len(source))]))
 
 
 def learnt(run: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from mmssl_glyphs.drawing import load_drawings
-from multimodal_ssl import MapSource, Sample
+from multimodal_ssl import Manifest, MapSource, Sample
 
 
 class Glyphs(MapSource):
@@ -56,6 +56,10 @@ class Glyphs(MapSource):
         }
         font, character = str(self.drawings.fonts[row]), f"U+{codepoint:04X}"
         return Sample(f"{character}/{font}", items, group=character, metadata={"font": font})
+
+    def manifest(self) -> Manifest:
+        everything = np.ones((len(self), len(self.modalities)), bool)
+        return Manifest(everything, self.drawings.codepoints[self.rows].astype(np.int64))
 
 
 def split_of(codepoint: int) -> Literal["train", "val", "test"]:

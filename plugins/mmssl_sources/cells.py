@@ -91,6 +91,20 @@ class Cells:
         mask: np.ndarray = found.fill_null(False).to_numpy()
         return mask
 
+    def measure(self, columns: Sequence[pa.ChunkedArray]) -> np.ndarray:
+        """Return how long each item is, [N]: characters of a text, bytes, numbers of a list; 0 of what is elsewhere."""
+        kind = columns[0].type
+        if self.modality == "text" and _is_string(kind):
+            lengths = pc.utf8_length(columns[0])
+        elif _is_bytes(kind):
+            lengths = pc.binary_length(columns[0])
+        elif _is_list(kind):
+            lengths = pc.list_value_length(columns[0])
+        else:
+            return np.zeros(len(columns[0]))
+        found: np.ndarray = lengths.fill_null(0).to_numpy()
+        return found
+
     def read(self, cells: Sequence[pa.Scalar], root: Path) -> Any:
         """Return what Modality.load takes; raise ValueError if it is not to be had."""
         if self.stacked:

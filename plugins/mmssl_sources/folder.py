@@ -6,14 +6,15 @@ import json
 import os
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
-from multimodal_ssl import InputError, MapSource, Sample
+from multimodal_ssl import InputError, Manifest, MapSource, Sample
+from multimodal_ssl.data import number_groups
 from multimodal_ssl.errors import UnreadableError, nearest
 
 
@@ -65,7 +66,7 @@ class Folder(MapSource):
         return len(self._keys)
 
     def __getitem__(self, index: int) -> Sample:
-        key, present = self._keys[index], self.present(index)
+        key, present = self._keys[index], tuple(compress(self.modalities, self._present[index].tolist()))
         items: dict[str, Any] = {
             name: self._path(index, place) for place, name in enumerate(self._items) if name in present
         }
@@ -83,8 +84,9 @@ class Folder(MapSource):
             metadata={name: _plain(known.get(name)) for name in self._metadata},
         )
 
-    def present(self, index: int) -> Collection[str]:
-        return tuple(compress(self.modalities, self._present[index].tolist()))
+    def manifest(self) -> Manifest:
+        folders = [key.rpartition("/")[0] for key in self._keys] if self._group_by_folder else []
+        return Manifest(self._present, number_groups(folders) if folders else None)
 
     def _path(self, index: int, place: int) -> Path:
         return self._root / (self._keys[index] + self._spellings[self._files[index, place] - 1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from itertools import compress
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from mmssl_sources import formats
 from mmssl_sources.cells import Cells
-from multimodal_ssl import InputError, MapSource, Sample, UnreadableError
+from multimodal_ssl import InputError, Manifest, MapSource, Sample, UnreadableError
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
@@ -67,7 +67,7 @@ class Table(MapSource):
 
     def __getitem__(self, index: int) -> Sample:
         key = self._keys[index].as_py()
-        present = self.present(index)
+        present = tuple(compress(self.modalities, self._present[index].tolist()))
         if not present:
             raise UnreadableError(key, f"the row has no {' and no '.join(self.modalities)}")
         return Sample(
@@ -78,8 +78,13 @@ class Table(MapSource):
             metadata={name: column[index].as_py() for name, column in self._metadata.items()},
         )
 
-    def present(self, index: int) -> Collection[str]:
-        return tuple(compress(self.modalities, self._present[index].tolist()))
+    def manifest(self) -> Manifest:
+        lengths = [self._cells[name].measure(columns) for name, columns in self._columns.items()]
+        return Manifest(
+            self._present,
+            None if self._groups is None else _number(self._groups),
+            np.where(self._present, np.column_stack(lengths), 0).astype(np.float32),
+        )
 
     def _read(self, name: str, index: int, key: str) -> Any:
         try:
@@ -165,6 +170,15 @@ def _read_metadata(rows: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return rows[name]
     return _cast_to_text(rows, name, path)
+
+
+def _number(groups: pa.ChunkedArray) -> np.ndarray:
+    """Return a number for each group [N], equal where the groups are; "" is a group of its own."""
+    codes = pc.dictionary_encode(groups).combine_chunks()
+    numbers: np.ndarray = codes.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    alone = pc.equal(groups, "").to_numpy()
+    numbers[alone] = -1 - np.flatnonzero(alone)
+    return numbers
 
 
 def _read_weights(rows: pa.Table, name: str, path: Path, keys: pa.Array | pa.ChunkedArray) -> np.ndarray:

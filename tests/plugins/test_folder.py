@@ -15,6 +15,8 @@ from multimodal_ssl import Catalog, InputError, MapSource
 from multimodal_ssl.errors import UnreadableError
 from multimodal_ssl.testing import check_pairing_source
 
+from ..toys import present
+
 PAIRS: dict[str, Any] = {"items": {"image": [".jpg", ".png"], "text": ".txt"}}
 
 
@@ -91,7 +93,7 @@ def test_json_beside_a_file_gives_texts_and_metadata(tmp_path: Path) -> None:
     assert source[0].items["text"] == "a cat"
     assert source[0].metadata == {"year": 2020, "tags": '["x"]', "missing": None}
     assert source[1].metadata == {"year": None, "tags": None, "missing": None}
-    assert set(source.present(1)) == {"image"}
+    assert present(source, 1) == {"image"}
     for row, reason in ((2, "3.json is no JSON that can be read"), (3, "4.json holds no JSON object, but '[1]'")):
         with pytest.raises(UnreadableError, match=reason.replace("[", r"\[")):
             source[row]

@@ -18,6 +18,7 @@ from pyarrow import parquet
 from mmssl_sources import formats
 from multimodal_ssl import Sample
 
+from ..toys import present
 from .tables import FORMATS, SERIES, open_table, quick, reason, refusal, write
 
 
@@ -35,7 +36,7 @@ def test_cells_of_csv_are_what_the_csv_module_wrote(tmp_path: Path, dialect: str
     assert len(source) == len(rows)
     for index, row in enumerate(rows):
         expected = {name: cell for name, cell in zip(columns, row, strict=True) if cell.strip()}
-        assert set(source.present(index)) == set(expected)
+        assert present(source, index) == set(expected)
         if expected:
             assert source[index].items == expected
 
@@ -60,7 +61,7 @@ def test_a_column_of_jsonl_may_mix_paths_lists_and_nothing(
     source = open_table(path, {"series": {"column": "x"}, "text": "caption"})
     for index, cell in enumerate(rows):
         there = bool(cell.strip() if isinstance(cell, str) else cell)
-        assert set(source.present(index)) == ({"series", "text"} if there else {"text"})
+        assert present(source, index) == ({"series", "text"} if there else {"text"})
         if there and isinstance(cell, str):
             assert source[index].items["series"] == tmp_path / cell
         elif there:
@@ -89,14 +90,14 @@ def test_cells_without_anything_are_absent(tmp_path: Path, suffix: str) -> None:
     ]
     columns = {"text": "text", "image": "path", "series": "list", "n": "number"}
     source = open_table(write(tmp_path / f"t.{suffix}", rows), columns)
-    assert [set(source.present(index)) for index in range(3)] == [set(), set(), set(columns)]
+    assert [present(source, index) for index in range(3)] == [set(), set(), set(columns)]
     assert "no text and no image" in reason(source, 0)
 
 
 def test_no_bytes_are_no_item(tmp_path: Path) -> None:
     rows = [{"file": cell, "caption": "c"} for cell in (b"", None, b"\x89PNG")]
     source = open_table(write(tmp_path / "t.parquet", rows))
-    assert [len(source.present(index)) for index in range(3)] == [1, 1, 2]
+    assert [len(present(source, index)) for index in range(3)] == [1, 1, 2]
     assert source[2].items["image"] == b"\x89PNG"
 
 
@@ -122,7 +123,7 @@ def test_the_option_path_says_what_a_string_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["https://x.org/a.png", "S3://bucket/a.png", "hf://a"])
 def test_urls_are_not_fetched_but_said(tmp_path: Path, url: str) -> None:
     source = open_table(write(tmp_path / "t.csv", [{"file": url, "caption": url}]))
-    assert set(source.present(0)) == {"image", "text"}
+    assert present(source, 0) == {"image", "text"}
     assert "URLs are not fetched" in reason(source, 0)
     assert open_table(tmp_path / "t.csv", {"text": "caption"})[0].items["text"] == url
 
@@ -163,7 +164,7 @@ def test_several_columns_are_channels(tmp_path: Path, suffix: str) -> None:
     assert source[0].items["a"].dtype == np.float32
     np.testing.assert_array_equal(source[0].items["a"], [[1, 2.5], [3, np.nan]])
     np.testing.assert_array_equal(source[1].items["a"], [[1.5], [np.nan]])
-    assert set(source.present(2)) == {"text"}
+    assert present(source, 2) == {"text"}
 
 
 def test_columns_of_numbers_are_channels_of_length_one(tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_nested_lists_are_arrays(tmp_path: Path, kind: pa.DataType) -> None:
     source = open_table(tmp_path / "t.parquet", {"series": "x", "text": "caption"})
     np.testing.assert_array_equal(source[0].items["series"], [[1, 2], [3, np.nan], [4, 5]])
     np.testing.assert_array_equal(source[2].items["series"], [[6, 7]])
-    assert set(source.present(1)) == {"text"}
+    assert present(source, 1) == {"text"}
 
 
 def test_missing_values_of_any_list_are_nan(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from mmssl_sources import formats
 from multimodal_ssl import Sample
 from multimodal_ssl.testing import check_pairing_source
 
+from ..toys import present
 from .tables import FORMATS, PAIR, open_table, pairs, refusal, write
 
 
@@ -94,7 +95,7 @@ def test_bad_lines_of_jsonl_are_skipped_and_recorded(
 def test_a_row_of_jsonl_may_leave_out_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "_BLOCK", 40)
     path = write(tmp_path / "t.jsonl", [*({"caption": "c"} for _ in range(9)), {"file": "a", "caption": "d"}])
-    assert [len(open_table(path).present(index)) for index in (0, 9)] == [1, 2]
+    assert [len(present(open_table(path), index)) for index in (0, 9)] == [1, 2]
     assert "did you mean 'file'?" in refusal(path, {"image": "fil", "text": "caption"})
     assert "no row has anything in column 'fil'" in refusal(path, {"image": "fil", "text": "caption"}, limit=3)
 

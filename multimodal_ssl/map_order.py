@@ -1,0 +1,162 @@
+"""The order of a source with random access: the n-th batch is a function of the seed and n."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multimodal_ssl.errors import InputError
+from multimodal_ssl.types import Manifest, MapSource
+
+BUCKETS = 16  # of samples by length, where batches are to hold samples of like lengths
+
+Rows = NDArray[np.int64]
+Kind = tuple[str, ...]
+
+
+class MapOrder:
+    """The batches of a MapSource, epoch after epoch.
+
+    Samples are grouped by the items that they have, and each epoch shuffles within these kinds and among the batches,
+    which are all full: the remainder of a kind is another one in each epoch. If apart, samples of one group are dealt
+    to different batches, as evenly as can be where they are more than the batches. If by_length names an item, a batch
+    holds samples in which that is of like length.
+
+    Attributes:
+        kinds: the rows by their items.
+        per_epoch: number of batches.
+        left_out: number of samples that no batch can hold, since too few others have two of their items.
+    """
+
+    def __init__(
+        self,
+        source: MapSource,
+        names: Sequence[str],
+        *,
+        batch: int,
+        seed: Sequence[int],
+        apart: bool = True,
+        by_length: str | None = None,
+    ) -> None:
+        manifest = source.manifest()
+        found = {kind: rows for kind, rows in kinds_of(source, manifest, names).items() if len(kind) >= 2}
+        self._frequency = np.ones(len(source)) if manifest.frequency is None else manifest.frequency.astype(np.float64)
+        self.kinds, self.left_out = _fill(found, batch, self._frequency)
+        if not self.kinds:
+            raise InputError(
+                f"a batch of {batch} is larger than the data: source {seed[-1]} has {len(source)} samples, "
+                f"{sum(map(len, found.values()))} of them with two or more of {', '.join(names)}; "
+                "lower train.batch or add data"
+            )
+        self.seed, self.batch = tuple(seed), batch
+        known = manifest.group if apart else None
+        self._group = np.arange(len(source)) if known is None else known
+        self._length: NDArray[np.float32] | None = None
+        if by_length and by_length in source.modalities and manifest.length is not None:
+            self._length = manifest.length.T[list(source.modalities).index(by_length)]
+        self.batches = {kind: _visits(self._frequency[rows]) // batch for kind, rows in self.kinds.items()}
+        self.per_epoch = sum(self.batches.values())
+        self._epoch = -1
+        self._plan: list[tuple[Kind, Rows]] = []
+
+    def __getitem__(self, n: int) -> tuple[Kind, list[int]]:
+        epoch, position = divmod(n, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._plan = epoch, self._shuffle(np.random.default_rng((*self.seed, epoch)))
+        kind, rows = self._plan[position]
+        return kind, rows.tolist()
+
+    def _shuffle(self, rng: np.random.Generator) -> list[tuple[Kind, Rows]]:
+        plan: list[tuple[Kind, Rows]] = []
+        for kind, count in self.batches.items():
+            rows = _draw(rng.permutation(self.kinds[kind]), self._frequency, rng)[: count * self.batch]
+            parts = [rows]
+            if self._length is not None:
+                rows = rows[np.argsort(self._length[rows], kind="stable")]
+                parts = [part.ravel() for part in np.array_split(rows.reshape(count, self.batch), min(BUCKETS, count))]
+            for part in parts:
+                plan += [(kind, one) for one in deal(part, self._group, len(part) // self.batch, rng)]
+        return [plan[i] for i in rng.permutation(len(plan))]
+
+
+def deal(rows: Rows, group: Rows, count: int, rng: np.random.Generator) -> Rows:
+    """Deal rows [count * B] to so many batches [count, B] at random, those of a group (row -> its number) apart.
+
+    Groups come one after the other, and each turn gives every batch one row: a group of at most `count` rows is never
+    twice in a batch, a larger one as evenly often as can be. A turn goes round the batches at random, but that those
+    that the group at its beginning had in the turn before come after it.
+    """
+    numbers, which = np.unique(group[rows], return_inverse=True)
+    order = np.argsort(rng.permutation(len(numbers))[which], kind="stable")
+    which, turns = which[order].reshape(-1, count), rows[order].reshape(-1, count)
+    dealt = np.empty((count, len(turns)), rows.dtype)
+    places = rng.permutation(count)
+    for turn, some in enumerate(turns):
+        if turn:
+            before, places = places, rng.permutation(count)
+            first = which[turn, 0]
+            had = before[which[turn - 1] == first]
+            head = int((which[turn] == first).sum())
+            if len(had) and head + len(had) <= count:
+                late = np.isin(places, had)
+                wrong = np.flatnonzero(late[:head])
+                free = head + rng.permutation(np.flatnonzero(~late[head:]))[: len(wrong)]
+                places[wrong], places[free] = places[free], places[wrong]
+        dealt[places, turn] = some
+    return dealt
+
+
+def kinds_of(source: MapSource, manifest: Manifest, names: Sequence[str]) -> dict[Kind, Rows]:
+    """Return the rows of the samples by which of these items they have, those with none left out."""
+    columns = manifest.present[:, [list(source.modalities).index(name) for name in names]]
+    codes = columns @ (1 << np.arange(len(names)))  # one number is sorted faster than a row
+    kinds: dict[Kind, Rows] = {}
+    for code in np.unique(codes).tolist():
+        kinds[tuple(name for place, name in enumerate(names) if code >> place & 1)] = np.flatnonzero(codes == code)
+    return {kind: kinds[kind] for kind in sorted(kinds) if kind}
+
+
+def _visits(frequency: NDArray[np.float64]) -> int:
+    """Return how many visits an epoch makes, at least, to samples of these frequencies."""
+    return int(frequency.sum() + 1e-6)
+
+
+def _draw(rows: Rows, frequency: NDArray[np.float64], rng: np.random.Generator) -> Rows:
+    """Return shuffled rows as often as their frequency tells, by systematic sampling."""
+    often = frequency[rows]
+    if (often == 1).all():
+        return rows
+    upto = np.floor(np.cumsum(often) + rng.random()).astype(np.int64)
+    upto[-1] = max(upto[-1], _visits(often))
+    return rng.permutation(np.repeat(rows, np.diff(upto, prepend=0)))
+
+
+def _fill(kinds: Mapping[Kind, Rows], batch: int, frequency: NDArray[np.float64]) -> tuple[dict[Kind, Rows], int]:
+    """Return kinds of a batch or more, and how many samples are in none of them.
+
+    A sample of a rarer kind gives up items: it joins the largest kind that it holds all of, or the commonest pair.
+    """
+    often = {kind: _visits(frequency[rows]) for kind, rows in kinds.items()}
+    full = {kind: [rows] for kind, rows in kinds.items() if often[kind] >= batch}
+    homeless: dict[Kind, Rows] = {}
+    for kind, rows in kinds.items():
+        if kind not in full:
+            homes = [home for home in full if set(home) <= set(kind)]
+            if homes:
+                full[max(homes, key=lambda home: (len(home), len(kinds[home])))].append(rows)
+            else:
+                homeless[kind] = rows
+    while homeless:
+        pairs: Counter[Kind] = Counter()
+        for kind in homeless:
+            pairs.update(dict.fromkeys(itertools.combinations(kind, 2), often[kind]))
+        pair, count = max(pairs.items(), key=lambda one: (one[1], one[0]))
+        if count < batch:
+            break
+        full[pair] = [homeless.pop(kind) for kind in list(homeless) if set(pair) <= set(kind)]
+    left_out = sum(map(len, homeless.values()))
+    return {kind: np.sort(np.concatenate(parts)) for kind, parts in sorted(full.items())}, left_out
