@@ -35,7 +35,7 @@ SECTIONS = {
     "binder": BinderConfig,
     "train": TrainConfig,
 }
-OURS = ("objectives", "image", "text", "open-clip", "audio", "series", "glyphs", "sources")
+OURS = ("objectives", "image", "text", "open-clip", "audio", "series", "glyphs", "sources", "wrappers", "video")
 
 
 def cli() -> str:

@@ -1,0 +1,1 @@
+"""Video files as a pairing source and a modality."""

@@ -1,0 +1,1 @@
+"""Pairing sources that are made of other ones."""
