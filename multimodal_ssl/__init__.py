@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from multimodal_ssl.types import Alignment as Alignment
     from multimodal_ssl.types import Encoder as Encoder
     from multimodal_ssl.types import Inputs as Inputs
+    from multimodal_ssl.types import LazyItem as LazyItem
     from multimodal_ssl.types import Manifest as Manifest
     from multimodal_ssl.types import MapSource as MapSource
     from multimodal_ssl.types import Modality as Modality
@@ -51,6 +52,7 @@ _HOME = {
         "Alignment",
         "Encoder",
         "Inputs",
+        "LazyItem",
         "Manifest",
         "MapSource",
         "Modality",

@@ -75,7 +75,7 @@ def _see(
         for sample in readable(supply.source):
             key = full_key(supplies, position, sample.key)
             if key in keys and set(names) <= sample.items.keys():
-                items = {name: modalities[name].load(sample.items[name]) for name in names}
+                items = {name: modalities[name].open(sample.items[name]) for name in names}
                 found[key] = previews_of(sample, items, modalities)
     return found
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from multimodal_ssl.errors import UnreadableError
 from multimodal_ssl.stream_order import Cursor
-from multimodal_ssl.types import Encoder, Inputs, MapSource, Modality, PairingSource, Preview, Sample
+from multimodal_ssl.types import Encoder, Inputs, LazyItem, MapSource, Modality, PairingSource, Preview, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +149,11 @@ def digest(inputs: Inputs) -> int:
 
 
 def raw_digest(item: Any) -> int:
-    """Return a 64-bit hash of a raw item: of a file that of its path."""
+    """Return a 64-bit hash of a raw item: of a file that of its path, of a lazy item that of its `repr`."""
     if isinstance(item, Path):
         item = os.path.abspath(item)
+    elif isinstance(item, LazyItem):
+        item = repr(item)
     return digest(np.frombuffer(item, np.uint8) if isinstance(item, bytes) else item)
 
 
@@ -207,7 +209,7 @@ class Feed(Dataset[Batch]):
                 key = sample.key
                 if not 0 < sample.weight <= 1:
                     raise ValueError(f"its weight is {sample.weight}, not in (0, 1]")
-                items = {name: self.modalities[name].load(sample.items[name]) for name in ticket.names}
+                items = {name: self.modalities[name].open(sample.items[name]) for name in ticket.names}
                 rng = None if self.seed is None else np.random.default_rng((self.seed, ticket.step, slot))
                 ready = {name: self.encoders[name].prepare(item, rng) for name, item in items.items()}
                 seen = previews_of(sample, items, self.modalities) if self.previews else {}
@@ -304,7 +306,7 @@ def raw_items(supplies: Sequence[Supply], names: Sequence[str], modality: Modali
         for read in reads:
             try:
                 sample = read()
-                items = [modality.load(sample.items[name]) for name in names if name in sample.items]
+                items = [modality.open(sample.items[name]) for name in names if name in sample.items]
             except Exception:  # noqa: BLE001 - training records it when it comes to it
                 continue
             yield from items

@@ -43,6 +43,17 @@ class Preview:
     caption: str | None = None
 
 
+class LazyItem(ABC):
+    """An item that is read when it is used, in a worker, such as a member of an archive.
+
+    It is small, can be pickled, and two of the same ``repr`` are the same item.
+    """
+
+    @abstractmethod
+    def read(self) -> Any:
+        """Return what ``Modality.load`` takes; raise ValueError or OSError if it can't be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Modality:
     """A kind of signal.
@@ -59,6 +70,10 @@ class Modality:
     load: Callable[[Any], Any]
     preview: Callable[[Any], Preview]
 
+    def open(self, item: Any) -> Any:
+        """Return the raw item that an item of a Sample stands for."""
+        return self.load(item.read() if isinstance(item, LazyItem) else item)
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -66,7 +81,8 @@ class Sample:
 
     Attributes:
         key: unique in its source.
-        items: modality -> raw item, or anything its ``Modality.load`` takes (a path is opened in a worker).
+        items: modality -> raw item, or anything its ``Modality.load`` takes, or a LazyItem of that. Paths and lazy
+            items are opened in a worker.
         group: samples of one group are never each other's negatives and all count as hits; "" is a group of its own.
         weight: how far the source trusts the pairing, in (0, 1].
         metadata: what else is known of it, such as its licence: name -> plain value.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge
 
-from multimodal_ssl import hookimpl
+from multimodal_ssl import InputError, hookimpl
 
 if TYPE_CHECKING:
     from multimodal_ssl import PairingSource
@@ -96,7 +96,49 @@ def open_folder(
     )
 
 
+def open_webdataset(
+    *,
+    path: str | list[str],
+    items: dict[str, str | list[str]],
+    modalities: dict[str, str] | None = None,
+    sidecar: str = "json",
+    fields: dict[str, str] | None = None,
+    metadata: Sequence[str] = (),
+    group: str | None = None,
+    stream: bool | None = None,
+) -> PairingSource:
+    """Tar archives (WebDataset): members that follow each other and share a name up to its first dot are one sample.
+
+    Archives on this machine are looked through once, and then read at random: shuffled as a whole, resumed at once.
+    Compressed ones, and those at other addresses (s3://, https://, ... whatever fsspec knows), are streams: shards in
+    another order in each epoch, eight read in turns, shuffled in blocks. Keys are ARCHIVE/NAME. Nothing is extracted;
+    links and pickles are left out.
+
+    Args:
+        path: pattern of the archives, or several: data/train-{000..099}.tar, s3://bucket/*.tar.
+        items: name of the items -> extension, or list of extensions, such as {image: [jpg, png], text: txt}.
+        modalities: name of the items -> modality, where it is not the name itself.
+        sidecar: extension of the JSON object of each sample, for `fields`, `metadata` and `group`.
+        fields: name of the items -> field of that JSON that is their text.
+        metadata: fields of that JSON that are kept as what else is known of the sample.
+        group: field of that JSON that tells the group.
+        stream: true reads archives on this machine as streams, too, such as on a disk that is slow at random.
+    """
+    from mmssl_sources.addresses import expand, is_local
+    from mmssl_sources.webdataset import TarStream, WebDataset, parse_layout
+
+    paths = expand([path] if isinstance(path, str) else path)
+    names, layout = parse_layout(items, modalities or {}, sidecar, fields or {}, group, metadata)
+    random = all(is_local(one) and one.lower().endswith(".tar") for one in paths)
+    if stream or (stream is None and not random):
+        return TarStream(paths, modalities=names, layout=layout)
+    if not random:
+        raise InputError("stream is false, but only archives on this machine that end in .tar are read at random")
+    return WebDataset(paths, modalities=names, layout=layout)
+
+
 @hookimpl
 def register_pairing_sources(register: Register) -> None:
     register("folder", open_folder)
     register("table", open_table)
+    register("webdataset", open_webdataset)

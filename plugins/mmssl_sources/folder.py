@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from array import array
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Any, final
 
 import numpy as np
 
+from mmssl_sources.sidecar import parse_object, plain_of, text_of
 from multimodal_ssl import InputError, Manifest, MapSource, Sample
 from multimodal_ssl.data import number_groups
 from multimodal_ssl.errors import UnreadableError, nearest
@@ -70,10 +70,11 @@ class Folder(MapSource):
         items: dict[str, Any] = {
             name: self._path(index, place) for place, name in enumerate(self._items) if name in present
         }
-        known = self._read_sidecar(index, key) if self._files[index, -1] else {}
-        for name, field in self._fields.items():
-            if name in present:
-                items[name] = _text(known, field, key)
+        try:
+            known = self._read_sidecar(index) if self._files[index, -1] else {}
+            items |= {name: text_of(known, field) for name, field in self._fields.items() if name in present}
+        except ValueError as error:
+            raise UnreadableError(key, str(error)) from error
         folder = key.rpartition("/")[0]
         if self._label and self._label in present:
             items[self._label] = folder.rpartition("/")[2].replace("_", " ").replace("-", " ")
@@ -81,7 +82,7 @@ class Folder(MapSource):
             key,
             items,
             group=folder if self._group_by_folder else "",
-            metadata={name: _plain(known.get(name)) for name in self._metadata},
+            metadata={name: plain_of(known, name) for name in self._metadata},
         )
 
     def manifest(self) -> Manifest:
@@ -91,15 +92,12 @@ class Folder(MapSource):
     def _path(self, index: int, place: int) -> Path:
         return self._root / (self._keys[index] + self._spellings[self._files[index, place] - 1])
 
-    def _read_sidecar(self, index: int, key: str) -> Mapping[str, Any]:
+    def _read_sidecar(self, index: int) -> Mapping[str, Any]:
         path = self._path(index, -1)
         try:
-            known = json.loads(path.read_bytes().decode("utf-8-sig"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UnreadableError(key, f"{path.name} is no JSON that can be read: {error}") from error
-        if not isinstance(known, dict):
-            raise UnreadableError(key, f"{path.name} holds no JSON object, but {str(known)[:40]!r}")
-        return known
+            return parse_object(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path.name} can't be read: {error}") from error
 
     def _scan(
         self, owners: Mapping[str, str | None], names: Sequence[str | None]
@@ -170,18 +168,6 @@ def _owners(items: Mapping[str, Sequence[str]], sidecar: str | None) -> dict[str
     if not owners:
         raise InputError("items is empty: say which suffix holds what, e.g. {image: [.jpg, .png], text: .txt}")
     return owners
-
-
-def _text(known: Mapping[str, Any], field: str, key: str) -> str:
-    value = known.get(field)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        some = ", ".join(list(known)[:10]) or "none"
-        raise UnreadableError(key, f"its JSON has no text in {field!r} (given: {str(value)[:40]!r}; fields: {some})")
-    return str(value)
-
-
-def _plain(value: Any) -> str | float | None:
-    return value if value is None or isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
 
 
 def _is_utf8(name: str) -> bool:

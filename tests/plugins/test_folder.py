@@ -94,7 +94,10 @@ def test_json_beside_a_file_gives_texts_and_metadata(tmp_path: Path) -> None:
     assert source[0].metadata == {"year": 2020, "tags": '["x"]', "missing": None}
     assert source[1].metadata == {"year": None, "tags": None, "missing": None}
     assert present(source, 1) == {"image"}
-    for row, reason in ((2, "3.json is no JSON that can be read"), (3, "4.json holds no JSON object, but '[1]'")):
+    for row, reason in (
+        (2, "3.json can't be read: Expecting"),
+        (3, "4.json can't be read: it is no JSON object, but '[1]'"),
+    ):
         with pytest.raises(UnreadableError, match=reason.replace("[", r"\[")):
             source[row]
     with pytest.raises(UnreadableError, match=r"no text in 'caption' .*fields: title"):
