@@ -9,7 +9,9 @@ Call them in your plugin's tests, on real items::
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +19,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multimodal_ssl.types import Encoder, Inputs, MapSource, Modality, Objective, PairingSource, TokenEncoder
+from multimodal_ssl.data import Feed, Supply, batches
+from multimodal_ssl.errors import UnreadableError
+from multimodal_ssl.plan import Plan
+from multimodal_ssl.stream_order import Cursor
+from multimodal_ssl.types import (
+    Encoder,
+    Inputs,
+    MapSource,
+    Modality,
+    Objective,
+    PairingSource,
+    Sample,
+    TokenEncoder,
+)
 
 
 def check_modality(modality: Modality, values: Sequence[Any]) -> None:
@@ -66,7 +81,10 @@ def check_encoder(encoder: Encoder, items: Sequence[Any]) -> None:
 
 
 def check_pairing_source(source: PairingSource, *, limit: int = 200) -> None:
-    """Check the first samples of a source: keys, items, groups, weights, and that it repeats itself."""
+    """Check the first samples of a source: keys, items, groups, weights, its manifest, and that it repeats itself.
+
+    `check_resume` checks how it feeds training.
+    """
     assert source.modalities, "modalities must name at least one kind of item"
     samples = list(itertools.islice(source, limit))
     assert samples, "the source is empty"
@@ -82,12 +100,98 @@ def check_pairing_source(source: PairingSource, *, limit: int = 200) -> None:
     again = [sample.key for sample in itertools.islice(source, limit)]
     assert again == keys, "iterating twice gives different orders"
     if isinstance(source, MapSource):
-        assert len(source) >= len(samples), "len(source) is less than what it yields"
-        present = source.manifest().present
-        for index in (0, len(samples) - 1):
-            assert source[index].key == keys[index], "source[i] is not the i-th sample of iter(source)"
-            has = set(itertools.compress(source.modalities, present[index].tolist()))
-            assert has == set(source[index].items), "manifest().present[i] differs from source[i].items"
+        _check_manifest(source, samples)
+    else:
+        shards = itertools.chain.from_iterable(source.read(shard, 0) for shard in range(source.num_shards))
+        assert [sample.key for sample in itertools.islice(shards, limit)] == keys, "shards are not what iter() yields"
+        whole = [sample.key for sample in itertools.islice(source.read(0, 0), limit)]
+        for start in {1, len(whole) // 2, len(whole) - 1, len(whole)}:
+            rest = [sample.key for sample in itertools.islice(source.read(0, start), len(whole) - start)]
+            assert rest == whole[start:], f"read(0, {start}) is not the rest of read(0, 0)"
+
+
+def check_resume(source: PairingSource, *, steps: int = 8, batch: int = 4, workers: Sequence[int] = (0, 1, 3)) -> None:
+    """Check that training reads the same bytes in the same order with any number of workers, and from any step on.
+
+    So it is after a kill, too: nothing is kept but what a checkpoint holds. The source must be picklable, which workers
+    need where processes are not forked.
+
+    Args:
+        batch: at most half of the samples that have two items or more.
+    """
+    names = tuple(source.modalities)
+    supplies = [Supply(source, names)]
+    encoders = {name: _Bytes(kind) for name, kind in source.modalities.items()}
+    modalities = {name: Modality(kind, object, _same, _same) for name, kind in source.modalities.items()}
+
+    def read(start: int, stop: int, cursors: dict[int, Cursor], workers: int) -> list[tuple[Any, ...]]:
+        feed = Feed(supplies, encoders, modalities, seed=1)
+        tickets = Plan(supplies, batch=batch, seed=1).tickets(start=start, stop=stop, cursors=cursors)
+        found = list(batches(feed, tickets, workers=workers))
+        if found[-1].cursor:
+            cursors[0] = Cursor.parse(json.loads(json.dumps(found[-1].cursor)))
+        return [(one.keys, one.groups, one.weight.tolist(), one.inputs, one.unreadable) for one in found]
+
+    whole = read(0, steps, {}, 0)
+    supplies = [Supply(pickle.loads(pickle.dumps(source)), names)]
+    for number, other in itertools.pairwise((*workers, workers[0])):
+        cursors: dict[int, Cursor] = {}
+        begun = read(0, steps // 2, cursors, number)
+        assert begun == whole[: steps // 2], f"with {number} workers the batches differ"
+        rest = read(steps // 2, steps, cursors, other)
+        assert rest == whole[steps // 2 :], f"what comes after a break differs, with {other} workers after {number}"
+
+
+class _Bytes(Encoder):
+    """Takes any item for its pickled bytes, and all randomness of augmentation for one number."""
+
+    width = 1
+
+    def __init__(self, modality: str) -> None:
+        super().__init__()
+        self.modality = modality
+
+    def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
+        return pickle.dumps(item), None if rng is None else float(rng.random())
+
+    def collate(self, prepared: Sequence[Inputs]) -> Inputs:
+        return list(prepared)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        raise NotImplementedError
+
+
+def _same(item: Any) -> Any:
+    return item
+
+
+def _check_manifest(source: MapSource, samples: Sequence[Sample]) -> None:
+    assert len(source) >= len(samples), "len(source) is less than what it yields"
+    manifest = source.manifest()
+    shape = (len(source), len(source.modalities))
+    assert manifest.present.shape == shape, f"manifest().present is {manifest.present.shape}, not [N, M] = {shape}"
+    assert manifest.length is None or manifest.length.shape == shape, f"manifest().length is not [N, M] = {shape}"
+    for name, known in (("group", manifest.group), ("frequency", manifest.frequency)):
+        assert known is None or known.shape == shape[:1], f"manifest().{name} is not [N] = {shape[:1]}"
+    assert manifest.frequency is None or (manifest.frequency >= 0).all(), "manifest().frequency is negative"
+    found = iter(samples)
+    seen: dict[str, int] = {}
+    for index in range(len(source)):
+        try:
+            sample = source[index]
+        except UnreadableError:
+            continue
+        expected = next(found, None)
+        if expected is None:
+            break
+        assert sample.key == expected.key, "source[i] is not what iter(source) yields in its place"
+        has = set(itertools.compress(source.modalities, manifest.present[index].tolist()))
+        assert has == set(sample.items), f"{sample.key}: manifest().present differs from its items"
+        number = index if manifest.group is None else int(manifest.group[index])
+        name = sample.group or f"alone {index}"
+        if manifest.group is not None:
+            assert seen.setdefault(name, number) == number, f"manifest().group differs from the group of {sample.key}"
+    assert len(set(seen.values())) == len(seen), "manifest().group is the same for samples of several groups"
 
 
 def check_objective(make: Callable[[Sequence[tuple[str, str]]], Objective], *, batch: int = 16, dim: int = 8) -> None:

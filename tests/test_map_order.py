@@ -1,0 +1,143 @@
+"""The order of sources with random access: groups apart, like lengths together, visits as often as asked for."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from multimodal_ssl.map_order import MapOrder, deal
+from multimodal_ssl.types import Manifest
+
+from .toys import Numbers
+
+many = settings(max_examples=200, deadline=None, derandomize=True)
+
+
+class Known(Numbers):
+    """Numbers of which a manifest knows more."""
+
+    def __init__(self, count: int, **known: Any) -> None:
+        super().__init__(count)
+        self.known = known
+
+    def manifest(self) -> Manifest:
+        return replace(super().manifest(), **self.known)
+
+
+def epoch(order: MapOrder, number: int = 0) -> NDArray[np.int64]:
+    """Return the rows of all batches of an epoch, [batches, B]."""
+    return np.array([order[number * order.per_epoch + n][1] for n in range(order.per_epoch)])
+
+
+@many
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=60),
+    count=st.integers(1, 20),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_group_is_in_as_many_batches_as_can_be(sizes: list[int], count: int, seed: int) -> None:
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(group))[: len(group) // count * count]
+    dealt = deal(rows, group, count, rng)
+    assert sorted(dealt.ravel().tolist()) == sorted(rows.tolist()), "each row is dealt once"
+    dealt_sizes = Counter(group[rows].tolist())
+    for batch in dealt:
+        for one, times in Counter(group[batch].tolist()).items():
+            assert times <= -(-dealt_sizes[one] // count) + (dealt_sizes[one] > count), "as evenly as can be"
+            assert times == 1 or dealt_sizes[one] > count, "a group that fits is apart"
+
+
+def test_rows_are_dealt_at_random() -> None:
+    group = np.concatenate([np.arange(6), [6, 6, 7, 7, 8, 8]])
+    together: Counter[tuple[int, int]] = Counter()
+    rng, trials = np.random.default_rng(0), 20_000
+    for _ in range(trials):
+        for batch in deal(rng.permutation(12), group, 3, rng):
+            together.update((a, b) for a in batch.tolist() for b in batch.tolist() if a < b)
+    for pair in ((6, 7), (8, 9), (10, 11)):
+        assert together[pair] == 0
+    alone = [together[a, b] / trials for a in range(6) for b in range(a + 1, 6)]
+    np.testing.assert_allclose(alone, np.mean(alone), rtol=0.05)
+    assert np.mean(alone) == pytest.approx(3 / 11, rel=0.1), "of 11 others 3 are in a batch of 4"
+
+
+def test_batches_keep_groups_apart_unless_the_objective_wants_them() -> None:
+    source = Numbers(400, group=lambda row: f"g{row % 80}")
+    apart, together = (MapOrder(source, "ab", batch=16, seed=(0, 0), apart=apart) for apart in (True, False))
+    for number in range(3):
+        assert all(len(set(batch % 80)) == 16 for batch in epoch(apart, number))
+        assert sorted(epoch(apart, number).ravel()) == list(range(400))
+    assert any(len(set(batch % 80)) < 16 for batch in epoch(together))
+
+
+def test_samples_without_a_group_are_each_of_their_own() -> None:
+    source = Numbers(64, group=lambda row: "g" if row < 4 else "")
+    batches = epoch(MapOrder(source, "ab", batch=16, seed=(0, 0)))
+    assert all((batch < 4).sum() == 1 for batch in batches)
+
+
+def test_groups_larger_than_the_number_of_batches_are_spread_evenly() -> None:
+    source = Numbers(640, group=lambda row: f"g{row % 10}")
+    for batch in epoch(MapOrder(source, "ab", batch=64, seed=(0, 0))):
+        assert all(5 <= count <= 8 for count in Counter((batch % 10).tolist()).values())
+
+
+def test_batches_of_like_lengths_hold_every_sample_once_and_differ_between_epochs() -> None:
+    rng = np.random.default_rng(0)
+    length = np.stack([rng.integers(1, 500, 4096), np.zeros(4096)], 1).astype(np.float32)
+    group = rng.integers(0, 2000, 4096)
+    source = Known(4096, length=length, group=group)
+    plain, like = (MapOrder(source, "ab", batch=16, seed=(0, 0), by_length=name) for name in (None, "a"))
+    spread = [np.mean([np.ptp(length[batch, 0]) for batch in epoch(order)]) for order in (plain, like)]
+    assert spread[1] < 0.1 * spread[0]
+    first, second = epoch(like, 0), epoch(like, 1)
+    assert sorted(first.ravel()) == sorted(second.ravel()) == list(range(4096))
+    assert not {frozenset(batch.tolist()) for batch in first} & {frozenset(batch.tolist()) for batch in second}
+    means = [length[batch, 0].mean() for batch in first]
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.3, "short and long batches come in no order"
+    assert np.mean([len(set(group[batch])) == 16 for batch in first]) > 0.99
+
+
+def test_a_length_that_nobody_knows_changes_nothing() -> None:
+    known = Known(64, length=np.ones((64, 2), np.float32))
+    for source, name in ((Numbers(64), "a"), (known, "c"), (known, None)):
+        order = MapOrder(source, "ab", batch=16, seed=(0, 0), by_length=name)
+        assert epoch(order).tolist() == epoch(MapOrder(source, "ab", batch=16, seed=(0, 0))).tolist()
+
+
+@many
+@given(
+    often=st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0, 1.5, 2.0, 3.7]), min_size=60, max_size=90),
+    seed=st.integers(0, 100),
+)
+def test_a_sample_is_visited_as_often_as_its_source_says(often: list[float], seed: int) -> None:
+    frequency = np.array(often, np.float32)
+    if frequency.sum() < 12:
+        return
+    order = MapOrder(Known(len(often), frequency=frequency), "ab", batch=4, seed=(seed, 0))
+    assert order.per_epoch == int(frequency.sum() + 1e-4) // 4
+    for batch in epoch(order):
+        assert len(batch) == 4
+        assert len(set(batch.tolist())) == 4 or frequency.max() > order.per_epoch, "a sample meets itself in no batch"
+    visits = Counter(epoch(order).ravel().tolist())
+    for row, expected in enumerate(often):
+        assert np.floor(expected) - 3 <= visits[row] <= np.ceil(expected)
+
+
+def test_frequencies_hold_on_average() -> None:
+    frequency = np.tile(np.array([0.25, 1.0, 1.75, 3.0], np.float32), 50)
+    order = MapOrder(Known(200, frequency=frequency), "ab", batch=10, seed=(0, 0))
+    visits = Counter(row for number in range(200) for row in epoch(order, number).ravel().tolist())
+    by_kind: dict[float, list[int]] = defaultdict(list)
+    for row in range(200):
+        by_kind[float(frequency[row])].append(visits[row])
+    for expected, counts in by_kind.items():
+        assert np.mean(counts) / 200 == pytest.approx(expected, rel=0.03)
