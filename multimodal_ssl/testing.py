@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multimodal_ssl.data import Feed, Supply, batches
+from multimodal_ssl.data import Feed, Supply, batches, raw_digest
 from multimodal_ssl.errors import UnreadableError
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.stream_order import Cursor
@@ -121,7 +121,7 @@ def check_resume(source: PairingSource, *, steps: int = 8, batch: int = 4, worke
     """
     names = tuple(source.modalities)
     supplies = [Supply(source, names)]
-    encoders = {name: _Bytes(kind) for name, kind in source.modalities.items()}
+    encoders = {name: _Digests(kind) for name, kind in source.modalities.items()}
     modalities = {name: Modality(kind, object, _same, _same) for name, kind in source.modalities.items()}
 
     def read(start: int, stop: int, cursors: dict[int, Cursor], workers: int) -> list[tuple[Any, ...]]:
@@ -142,8 +142,8 @@ def check_resume(source: PairingSource, *, steps: int = 8, batch: int = 4, worke
         assert rest == whole[steps // 2 :], f"what comes after a break differs, with {other} workers after {number}"
 
 
-class _Bytes(Encoder):
-    """Takes any item for its pickled bytes, and all randomness of augmentation for one number."""
+class _Digests(Encoder):
+    """Takes any item for its digest, or else its pickled bytes, and all randomness of augmentation for one number."""
 
     width = 1
 
@@ -152,7 +152,11 @@ class _Bytes(Encoder):
         self.modality = modality
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
-        return pickle.dumps(item), None if rng is None else float(rng.random())
+        try:
+            told: Any = raw_digest(item)
+        except TypeError:
+            told = pickle.dumps(item)
+        return told, None if rng is None else float(rng.random())
 
     def collate(self, prepared: Sequence[Inputs]) -> Inputs:
         return list(prepared)
