@@ -34,7 +34,7 @@ COUNT = 40
 BROKEN = {3, 17}  # pictures that can't be read
 
 FORKSERVER = multiprocessing.get_context("forkserver")  # a fork of this process, in which torch has threads, may hang
-FORKSERVER.set_forkserver_preload(["tests.test_kill", "torch.utils.tensorboard"])
+FORKSERVER.set_forkserver_preload(["tests.test_kill", "torch._dynamo", "torch.utils.tensorboard", "accelerate"])
 
 
 class Hashed(Encoder):

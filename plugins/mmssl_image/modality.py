@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from multimodal_ssl import Modality, Preview
 
@@ -21,9 +21,9 @@ def load(value: Any) -> Image.Image:
     elif isinstance(value, np.ndarray):
         picture = _from_array(value)
     elif isinstance(value, bytes | bytearray | memoryview):
-        picture = Image.open(io.BytesIO(value))
+        picture = _open(io.BytesIO(value), f"{len(value):,} bytes that begin with {bytes(value[:8])!r}")
     elif isinstance(value, str | Path):
-        picture = Image.open(value)
+        picture = _open(value, str(value))
     else:
         raise ValueError(f"an image is a path, bytes, an array or a Pillow image, not a {type(value).__name__}")
     return _plain(ImageOps.exif_transpose(picture))
@@ -39,6 +39,13 @@ def preview(item: Image.Image) -> Preview:
 
 
 IMAGE = Modality("image", Image.Image, load, preview)
+
+
+def _open(file: str | Path | io.BytesIO, what: str) -> Image.Image:
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError as error:  # its own words tell where in memory the bytes are
+        raise ValueError(f"no picture of a kind that Pillow knows: {what}") from error
 
 
 def _plain(picture: Image.Image) -> Image.Image:
