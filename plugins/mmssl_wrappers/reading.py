@@ -51,7 +51,10 @@ class Told(Sequence[tuple[str, str]]):
     @overload
     def __getitem__(self, index: slice) -> list[tuple[str, str]]: ...
     def __getitem__(self, index: int | slice) -> tuple[str, str] | list[tuple[str, str]]:
-        return [(prefix + place, reason) for prefix, skipped in self.parts for place, reason in skipped][index]
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:  # that of Sequence would build the list for each
+        return ((prefix + place, reason) for prefix, skipped in self.parts for place, reason in skipped)
 
 
 def rows_of(source: PairingSource) -> Iterator[tuple[int, Sample | UnreadableError]]:
