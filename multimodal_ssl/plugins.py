@@ -121,8 +121,10 @@ class Catalog:
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
-            raise InputError(f"{name!r}, option {where}: {first['msg']}{given}") from error
+            given = "" if first["type"] in ("missing", "value_error") else f" (given: {first['input']!r})"
+            raise InputError(
+                f"{name!r}, option {where}: {first['msg'].removeprefix('Value error, ')}{given}"
+            ) from error
         return {option: checked.get(option, parameter.default) for option, parameter in known.items()}
 
     def _open_source(self, given: str | Mapping[str, Any]) -> PairingSource:
@@ -131,7 +133,13 @@ class Catalog:
         name = options.pop("name", None)
         if not isinstance(name, str):
             raise InputError(f"a source within a source needs its name, e.g. {{name: table, ...}} (given: {given!r})")
-        source: PairingSource = self.create("pairing_sources", name, options=options)
+        self.get("pairing_sources", name)
+        try:
+            source: PairingSource = self.create("pairing_sources", name, options=options)
+        except InputError as error:
+            # The option tells where the source is, its name which of a nest it is that can't be opened.
+            begin = "" if str(error).startswith((repr(name), f"{name}:", f"{name}.")) else f"{name!r}: "
+            raise InputError(f"{begin}{error}") from error
         return source
 
     @functools.cache  # noqa: B019 - one catalog lives as long as the program

@@ -1,0 +1,140 @@
+"""How the sources here read the ones they are made of: facts of a sample, and streams that go through."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, final, overload
+
+from multimodal_ssl import InputError, MapSource, PairingSource, Sample, UnreadableError
+from multimodal_ssl.data import attempt
+from multimodal_ssl.errors import nearest
+
+BUILT_IN = ("key", "group")
+
+Flow = Callable[[Iterator[Sample]], Iterator[Sample]]
+
+
+@final
+class Through(PairingSource):
+    """A stream whose samples go through a function; its shards stay those of the source.
+
+    The function takes the samples of a shard from its beginning, whatever it leaves out, so that a shard that is
+    entered in the middle goes on exactly where it was.
+    """
+
+    def __init__(self, source: PairingSource, flow: Flow) -> None:
+        self.source, self.flow = source, flow
+        self.modalities, self.skipped, self.num_shards = source.modalities, source.skipped, source.num_shards
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self.flow(iter(self.source))
+
+    def read(self, shard: int, start: int) -> Iterator[Sample]:
+        return islice(self.flow(self.source.read(shard, 0)), start, None)
+
+
+@final
+class Told(Sequence[tuple[str, str]]):
+    """What several sources skipped, as one list that grows with theirs; each has a prefix for its places."""
+
+    def __init__(self, parts: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(skipped) for _, skipped in self.parts)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, str]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[str, str]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[str, str] | list[tuple[str, str]]:
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:  # that of Sequence would build the list for each
+        return ((prefix + place, reason) for prefix, skipped in self.parts for place, reason in skipped)
+
+
+def rows_of(source: PairingSource) -> Iterator[tuple[int, Sample | UnreadableError]]:
+    """Yield each sample with its row, or its place in a stream; what a MapSource can't read with why."""
+    return attempt(source) if isinstance(source, MapSource) else enumerate(source)
+
+
+def random_access(source: PairingSource, what: str, remedy: str) -> MapSource:
+    """Return a source that has random access; raise InputError if it has none."""
+    if isinstance(source, MapSource):
+        return source
+    raise InputError(f"{what} is {type(source).__name__}, which has no random access: {remedy}")
+
+
+def check_items(source: PairingSource, names: Iterable[str], option: str) -> None:
+    """Raise InputError for a name of items that a source has not."""
+    for name in names:
+        if name not in source.modalities:
+            raise InputError(f"{option}: the source has no items {name!r}: {nearest(name, source.modalities)}")
+
+
+def fact(sample: Sample, name: str) -> str | float | None:
+    """Return what a sample has under a name: its key, group, metadata, or an item that is a text (or a file of one).
+
+    Raises UnreadableError for a file that is no text.
+    """
+    if name in BUILT_IN:
+        return (sample.key if name == "key" else sample.group) or None
+    if name in sample.metadata:
+        return sample.metadata[name]
+    item = sample.items.get(name)
+    if isinstance(item, Path):
+        try:
+            return item.read_text(encoding="utf-8-sig").strip()
+        except (OSError, ValueError) as error:
+            raise UnreadableError(sample.key, f"{name}: {item} is no text that can be read: {error}") from error
+    return item if isinstance(item, str | float | int) else None
+
+
+def facts_of(sample: Sample) -> set[str]:
+    """Return the names that `fact` may be asked for."""
+    texts = {name for name, item in sample.items.items() if isinstance(item, str | Path)}
+    return {*BUILT_IN, *sample.metadata, *texts}
+
+
+def unknown(name: str, known: Iterable[str], option: str) -> InputError:
+    """Return the error for a name that no sample has."""
+    return InputError(
+        f"{option}: no sample has {name!r}: {nearest(name, known)} (a table and a folder keep as metadata what their "
+        "option `metadata` names)"
+    )
+
+
+def text_of(value: str | float | None) -> str | None:
+    """Return a value as text, whole numbers without a point, so that 7, 7.0 and "7" are the same; None if it is blank.
+
+    NaN is blank.
+    """
+    if value is None or value != value:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() or None
+
+
+def pair_key(keys: Iterable[str]) -> str:
+    """Return keys joined by "+", those in them being written %2B (and % %25), so that no two lists have one key."""
+    return "+".join(key.replace("%", "%25").replace("+", "%2B") for key in keys)
+
+
+def tell(text: str) -> None:
+    """Tell the user one line, on stderr."""
+    print(text, file=sys.stderr)
+
+
+def count(number: int, noun: str) -> str:
+    """Return e.g. "1 sample" or "2,000 samples"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def some(keys: Iterable[Any]) -> str:
+    """Return the first three, as they are written in Python."""
+    return ", ".join(map(repr, islice(keys, 3)))
