@@ -108,7 +108,7 @@ def test_the_best_address_that_is_there_is_taken(tmp_path: Path, image: str, exp
         ("src=http://[bad", "broken"),
         ("src=blob:1", "begins with blob:"),
         ("src=gone.png", "no such file"),
-        ("src=" + "a" * 9999, "can't be used"),
+        ("src=" + "a" * 9999, "no such file"),
         ("", "it has no src"),
         ("src=data:text/html,x", "no image"),
         (f"src=data:image/png;base64,{'A' * 9000}", "max_data_mb"),
@@ -163,7 +163,7 @@ def test_the_same_picture_is_one_group_and_its_keys_do_not_depend_on_the_voice(t
 
 
 @pytest.mark.parametrize(
-    "text", ["image", "Logo", "IMG_1234.jpg", "DSC01234", "a-b.webp", "photo 3", "12", "https://x"]
+    "text", ["image", "Logo", "IMG_1234.jpg", "DSC01234", "a-b.webp", "photo-3", "12", "https://x"]
 )
 def test_boilerplate_is_skipped_and_patterns_can_be_given(tmp_path: Path, text: str) -> None:
     root = site(tmp_path / "s", f"<img src=a.png alt='{text}'><img src=a.png alt='a red image'>", "a.png")
@@ -211,8 +211,13 @@ def test_deep_huge_and_inner_pages_are_told(tmp_path: Path) -> None:
 
 def test_what_can_t_be_a_source_is_refused(tmp_path: Path) -> None:
     root = site(tmp_path / "s", "<img src=a.png alt=x>", "a.png")
-    for options, words in (({"skip": ["("]}, "no regular expression"), ({"voice": []}, "voice must name"),
-                           ({"min_words": 3, "max_words": 2}, "less than min_words"), ({"voice": "altt"}, "voice")):  # fmt: skip
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"skip": ["("]}, "no regular expression"),
+        ({"voice": []}, "voice must name"),
+        ({"min_words": 3, "max_words": 2}, "less than min_words"),
+        ({"voice": "altt"}, "voice"),
+    ]
+    for options, words in wrong:
         with pytest.raises(InputError, match=words):
             open_html(root, **{"voice": "alt", **options})
     with pytest.raises(InputError, match="is no page"):
