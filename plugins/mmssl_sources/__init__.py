@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 
 from multimodal_ssl import InputError, hookimpl
 
 if TYPE_CHECKING:
     from multimodal_ssl import PairingSource
     from multimodal_ssl.hookspecs import Register
+
+Voice = Literal["alt", "figcaption", "title", "near"]
 
 
 def open_table(  # not `table`: the import of the module of that name would take its place in this package
@@ -137,8 +139,62 @@ def open_webdataset(
     return WebDataset(paths, modalities=names, layout=layout)
 
 
+def open_html(
+    *,
+    path: Path,
+    voice: Voice | list[Voice],
+    min_words: Annotated[int, Ge(1)] = 1,
+    max_words: Annotated[int, Ge(1)] | None = None,
+    skip: list[str] | None = None,
+    metadata: list[Literal["title", "page", "voice", "charset"]] | None = None,
+    max_page_mb: Annotated[float, Gt(0)] = 20,
+    max_data_mb: Annotated[float, Gt(0)] = 5,
+    limit: Annotated[int, Ge(1)] | None = None,
+) -> PairingSource:
+    """Saved web pages: one sample for each picture of a page that has a text; the items are ``image`` and ``text``.
+
+    `path` is a page, or a folder with all pages below it. The key is PAGE#PICTURE, by their paths, whatever voice
+    speaks: sources that differ in nothing but `voice` have the same keys, so that `vote: true` can weigh them. The
+    group is the picture: the same file, or the same bytes, on many pages is one. Of srcset, `<picture>` and what is
+    loaded lazily the largest that is there is taken. Pictures elsewhere are not fetched, and nothing out of the folder
+    (of the page, if `path` is one) is read. Hidden and decorative pictures (alt="") are left out. A page that is no
+    UTF-8 is read in the charset that it declares, else as latin-1, and that is told.
+
+    The nearest text is that of the paragraph around the picture, which is the innermost block that it is in (such as
+    p, li, td or div), else the first further out that holds no other picture; the text of a block is what is in it and
+    in no other block. If there is none, it is the heading before the picture or the heading or paragraph after it, none
+    of them with another picture or paragraph between: the one that shares the inner element with the picture, at a tie
+    the heading before it.
+
+    Args:
+        voice: which text: `alt`, `figcaption`, `title` (of the picture, else of its link), `near`, or a list: the first
+            of them that there is and that can be taken.
+        min_words: of a text; one of fewer is not taken.
+        max_words: of a text; one of more is not taken.
+        skip: regular expressions of whole texts that say nothing; if not given, such as "image" and "IMG_1234.jpg".
+        metadata: what is kept as what else is known: the page's title, its path, the voice, its charset.
+        max_page_mb: larger pages are skipped.
+        max_data_mb: larger pictures in data: URIs are skipped; others are kept in memory.
+        limit: use only the first so many, in the order of the pages.
+    """
+    from mmssl_sources.html import BOILERPLATE, Html
+
+    return Html(
+        path=path,
+        voice=[voice] if isinstance(voice, str) else voice,
+        min_words=min_words,
+        max_words=max_words,
+        skip=BOILERPLATE if skip is None else skip,
+        metadata=metadata or (),
+        max_page=int(max_page_mb * 1e6),
+        max_data=int(max_data_mb * 1e6),
+        limit=limit,
+    )
+
+
 @hookimpl
 def register_pairing_sources(register: Register) -> None:
     register("folder", open_folder)
+    register("html", open_html)
     register("table", open_table)
     register("webdataset", open_webdataset)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any, final
@@ -13,6 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from mmssl_sources.sidecar import parse_object, plain_of, text_of
+from mmssl_sources.walk import walk
 from multimodal_ssl import InputError, Manifest, MapSource, Sample
 from multimodal_ssl.data import number_groups
 from multimodal_ssl.errors import UnreadableError, nearest
@@ -107,7 +107,7 @@ class Folder(MapSource):
         spellings: dict[str, int] = {}
         others: Counter[str] = Counter()
         longest_first = sorted(owners, key=len, reverse=True)
-        for file in self._walk():
+        for file in walk(self._root, self._skipped):
             suffix = next((one for one in longest_first if file.lower().endswith(one)), None)
             key = file[: len(file) - len(suffix or "")]
             if suffix is None or not key or key.endswith("/"):
@@ -126,33 +126,6 @@ class Folder(MapSource):
             )
         return rows, list(spellings)
 
-    def _walk(self) -> Iterator[str]:
-        """Yield the paths of all files from the root on, but for what is hidden; what leads elsewhere is skipped."""
-        if not self._root.is_dir():
-            raise InputError(f"{self._root} is no folder (relative paths start from {Path.cwd()})")
-        root, todo = self._root.resolve(), [""]
-        while todo:
-            begin = todo.pop()
-            try:
-                entries = sorted(os.scandir(self._root / begin), key=lambda entry: entry.name)
-            except OSError as error:
-                self._skipped.append((begin, f"the folder can't be read: {error.strerror}"))
-                continue
-            for entry in entries:
-                path = begin + entry.name
-                if entry.name.startswith("."):
-                    continue
-                if not _is_utf8(path):
-                    self._skipped.append((ascii(path), "its name is no UTF-8"))
-                elif entry.is_dir(follow_symlinks=False):
-                    todo.append(f"{path}/")
-                elif entry.is_symlink() and (entry.is_dir() or root not in Path(entry.path).resolve().parents):
-                    self._skipped.append((path, "it is a link to a folder, or out of this one: not followed"))
-                elif not entry.is_file():
-                    self._skipped.append((path, "it is no file"))
-                else:
-                    yield path
-
 
 def _owners(items: Mapping[str, Sequence[str]], sidecar: str | None) -> dict[str, str | None]:
     """Return whose each suffix is: the name of items, or None for the sidecar's."""
@@ -168,11 +141,3 @@ def _owners(items: Mapping[str, Sequence[str]], sidecar: str | None) -> dict[str
     if not owners:
         raise InputError("items is empty: say which suffix holds what, e.g. {image: [.jpg, .png], text: .txt}")
     return owners
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
