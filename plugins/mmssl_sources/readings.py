@@ -229,10 +229,10 @@ def _arrange(
     found, starts = np.unique(place, return_index=True)
     spans = {}
     ends = [*starts[1:].tolist(), len(times)]
-    known = [sorted(some) for some in names]
+    ordered = [sorted(some) for some in names]
     for code, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
         parts: list[str] = []
-        for some in reversed(known):
+        for some in reversed(ordered):
             code, part = divmod(code, len(some))
             parts.insert(0, some[part])
         spans[tuple(parts)] = (start, end)

@@ -142,7 +142,8 @@ class Streams(MapSource):
                 f"streams.{wrong.name} tells places apart by {', '.join(wrong.reader.by)}, another stream by "
                 f"{', '.join(self._by)}: give as many columns (or none: then its readings belong to every place)"
             )
-        self.streams, self.skipped = _open(options, self._window)
+        self.streams, self._skipped = _open(options, self._window)
+        self.skipped = self._skipped
         self._kind = _common_kind(self.streams)
         self._origin = _origin(self.streams) if limits[0] is None else limits[0]
         last = None if limits[1] is None else (limits[1] - self._window - self._origin) // self._stride
@@ -155,7 +156,7 @@ class Streams(MapSource):
         whole = np.array([stream.steps * len(stream.values) for stream in self.streams])
         self._share = (1 - self._missing / whole).astype(np.float32)
         self._present = (self._missing <= [stream.most for stream in self.streams]) & (self._missing < whole)
-        kept = self._present.any(1)
+        kept = self._present.sum(1) > 0
         self._check(kept)
         self._place, self._numbers = self._place[kept], self._numbers[kept]
         self._present, self._share, self._missing = self._present[kept], self._share[kept], self._missing[kept]
@@ -200,7 +201,7 @@ class Streams(MapSource):
         pairs = self._present.sum(1) >= min(2, len(self.streams))
         met = np.bincount(self._place, pairs, minlength=len(self._places))
         for place in np.flatnonzero(met == 0).tolist():
-            self.skipped.append(
+            self._skipped.append(
                 ("/".join(self._places[place]) or "all", f"no window of two streams: {self._ranges([place])}")
             )
         if pairs.any():

@@ -134,8 +134,8 @@ def moment_text(nanoseconds: int, kind: Kind) -> str:
 
 def duration_text(nanoseconds: float | Fraction) -> str:
     """Return a duration in the largest unit of which it has one or more, e.g. 1.5h."""
-    size = abs(nanoseconds)
-    unit = max((one for one in UNITS if UNITS[one] <= size and one != "w"), key=UNITS.__getitem__, default="ns")
+    size = abs(float(nanoseconds))
+    unit = next((one for one in ("d", "h", "min", "s", "ms", "us") if UNITS[one] <= size), "ns")
     return f"{float(nanoseconds / UNITS[unit]):.6g}{unit}"
 
 
