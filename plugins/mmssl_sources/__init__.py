@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 from multimodal_ssl import InputError, hookimpl
 
@@ -192,9 +193,85 @@ def open_html(
     )
 
 
+def open_streams(
+    *,
+    streams: dict[str, list[str] | dict[str, Any]],
+    window: float | str,
+    stride: float | str | None = None,
+    path: Path | None = None,
+    time: str | list[str] | None = None,
+    unit: Literal["ns", "us", "ms", "s", "min", "h", "d"] = "s",
+    format: str | None = None,
+    zone: str | None = None,
+    step: float | str | None = None,
+    rate: Annotated[float, Gt(0)] | None = None,
+    resample: Literal["nearest", "linear", "mean"] = "nearest",
+    tolerance: float | str | None = None,
+    max_missing: Annotated[float, Ge(0), Le(1)] = 0.5,
+    by: str | list[str] | None = None,
+    where: dict[str, Any] | None = None,
+    missing: list[float] | None = None,
+    repeated: Literal["mean", "first", "last"] | None = None,
+    start: float | datetime | date | str | None = None,
+    end: float | datetime | date | str | None = None,
+    group: Literal["time", "place"] | None = None,
+) -> PairingSource:
+    """Sensors with clocks and rates of their own: windows of the same time and place are samples.
+
+    An item is a float32 array [C, T] on a regular grid, missing values being NaN; the key is PLACE/START. Readings may
+    be out of order; those of one place and time count as one. Durations are seconds, or texts such as 48h or 500ms.
+
+    Args:
+        streams: name of the items -> list of columns, its channels; or {columns, ...} with options of its own: modality
+            (series, if not given), offset (a duration added to its clock), and any of path to repeated below, which
+            hold for all streams that don't say otherwise.
+        window: how long one is.
+        stride: from the start of one to that of the next; the window itself, if not given.
+        path: CSV, TSV, JSONL or Parquet file (by its suffix), one reading a row.
+        time: column of times: numbers, or ISO 8601; or a list of columns: date and time of day, or year, month, day,
+            hour, minute, second (three or more).
+        unit: of times that are numbers.
+        format: of times that are other texts, e.g. "%d.%m.%Y %H:%M".
+        zone: of times that name none, e.g. Europe/Berlin: hours that exist twice or never, as clocks are changed, are
+            left out and told. If not given, they are taken as those of a clock that is never changed.
+        step: from one grid point to the next; the usual one between readings, if neither it nor rate is given.
+        rate: grid points a second.
+        resample: nearest reading; linear between the one before and the one after; mean of all from tolerance before
+            to just before tolerance after a grid point.
+        tolerance: how far a reading may be from a grid point to count; half a step, for linear a step, if not given.
+        max_missing: share of missing values above which a window lacks the item; so it does without any value.
+        by: column, or columns, that tell places or machines apart; [] for a stream that belongs to all of them.
+        where: column -> the value, or the list of values, that a row must have to be used.
+        missing: numbers that stand for a missing value, such as -999.
+        repeated: what counts of readings of the same place and time; their mean, if not given, but if they are more
+            than half of all, it must be.
+        start: only readings from then on count, and the first window begins there: seconds or ISO 8601, of `zone`. If
+            not given, it is the first reading's time, rounded down to a whole step.
+        end: only readings before then count, and windows that are over by then.
+        group: "time" makes windows that start together a group, "place" those of a place.
+    """
+    from mmssl_sources.streams import Streams
+
+    common = {
+        "path": path, "time": time, "unit": unit, "format": format, "zone": zone, "step": step, "rate": rate,
+        "resample": resample, "tolerance": tolerance, "max_missing": max_missing, "by": by, "where": where,
+        "missing": missing, "repeated": repeated,
+    }  # fmt: skip
+    return Streams(
+        streams=streams,
+        common={name: value for name, value in common.items() if value is not None},
+        window=window,
+        stride=stride,
+        start=start,
+        end=end,
+        group=group,
+    )
+
+
 @hookimpl
 def register_pairing_sources(register: Register) -> None:
     register("folder", open_folder)
     register("html", open_html)
+    register("streams", open_streams)
     register("table", open_table)
     register("webdataset", open_webdataset)

@@ -103,7 +103,7 @@ def _read_rows(
     first: list[dict[str, Any]] = []
     with closing(formats.read(path, list(dict.fromkeys([*names, *where])))) as blocks:
         for rows, places, broken in blocks:
-            mask = _match(rows, where, path)
+            mask = match(rows, where, path)
             if limit is not None:
                 mask &= np.cumsum(mask) <= limit - kept
             # Filtered at once, and so copied: what is left out must not stay in memory, nor be pickled for workers.
@@ -126,7 +126,7 @@ def _read_rows(
     return table, pa.array(np.concatenate(numbers)), skipped
 
 
-def _match(block: pa.Table, where: Mapping[str, Any], path: Path) -> np.ndarray:
+def match(block: pa.Table, where: Mapping[str, Any], path: Path) -> np.ndarray:
     """Return which rows have the values that are asked for, [N] (bool)."""
     mask = np.ones(len(block), bool)
     for name, given in where.items():
