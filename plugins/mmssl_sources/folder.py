@@ -73,6 +73,7 @@ class Folder(MapSource):
         try:
             known = self._read_sidecar(index) if self._files[index, -1] else {}
             items |= {name: text_of(known, field) for name, field in self._fields.items() if name in present}
+            metadata = {name: plain_of(known, name) for name in self._metadata}
         except ValueError as error:
             raise UnreadableError(key, str(error)) from error
         folder = key.rpartition("/")[0]
@@ -82,7 +83,7 @@ class Folder(MapSource):
             key,
             items,
             group=folder if self._group_by_folder else "",
-            metadata={name: plain_of(known, name) for name in self._metadata},
+            metadata=metadata,
         )
 
     def manifest(self) -> Manifest:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 BLOCK = 512  # bytes: a header, and what every member is padded to
+LARGEST = 1 << 60  # bytes of an archive: offsets are 64 bits
 LONGEST_NAME = 1 << 16  # bytes of an extended header: more is no name but an attack
+_EMPTY = bytes(BLOCK)
 _KINDS = {
     b"1": "it is a hard link", b"2": "it is a symbolic link", b"3": "it is a device", b"4": "it is a device",
     b"6": "it is a pipe", b"S": "it is a sparse file", b"V": "it is the label of a volume",
@@ -33,48 +35,59 @@ class Member(NamedTuple):
 def members(file: BinaryIO, length: int | None = None) -> Iterator[Member]:
     """Yield the files in an archive in their order; folders are passed over.
 
-    A broken header is told as a member that is wrong, and reading goes on at the next good one; so is a member that the
-    end of the archive cuts off.
+    A broken header is told as a member that is wrong, and reading goes on at the next good one; so is an end that is
+    missing, or the member that it cuts off.
 
     Args:
         file: at its beginning. If it can't seek, the bytes of a member must be read before the next is asked for.
         length: bytes of the archive, if known.
     """
-    position, longer, lost, empty = 0, _Longer(), False, False
+    position, longer, gap, lost = 0, _Longer(), -1, False
     while True:
         _advance(file, position)
         header = file.read(BLOCK)
         if len(header) < BLOCK:
-            if header.strip(b"\0"):
-                yield Member(f"byte {position}", position, 0, "the archive ends within a header")
+            if gap < 0 or header.strip(b"\0"):
+                yield Member(f"byte {position}", position, 0, "the archive ends here, without its mark of the end")
             return
         offset = position + BLOCK
-        if not header.strip(b"\0"):  # two empty blocks end an archive
-            if empty:
-                return
-            position, empty = offset, True
+        if header == _EMPTY:  # the end, unless something follows
+            gap, position = position if gap < 0 else gap, offset
             continue
-        empty = False
-        size = _number(header[124:136])
-        if size is None or size < 0 or not _sums_up(header):
+        size = _number(header[124:136]) if sums_up(header) else None
+        if gap >= 0 or size is None:
             if not lost:
-                yield Member(f"byte {position}", position, 0, "there is no header where one should be")
-            lost, position, longer = True, offset, _Longer()
-            continue
-        lost = False
-        kind = header[156:157]
-        if kind in b"xgL" and kind:
-            if size > LONGEST_NAME:
-                yield Member(f"byte {position}", position, 0, f"an extended header of {size} bytes")
-            else:
-                longer.take(kind, file.read(size))
-        else:
-            name, size = longer.name or _name(header), size if longer.size is None else longer.size
+                yield Member(
+                    f"byte {position if gap < 0 else gap}", position, 0, "there is no header where one should be"
+                )
             longer = _Longer()
-            if kind in (b"0", b"\0", b"7"):
-                cut = length is not None and offset + size > length
-                yield Member(name, offset, size, "the archive ends within it" if cut else _trick(name))
-            elif kind not in b"5KDMN":
+        gap, lost = -1, size is None
+        if size is None:
+            position = offset
+            continue
+        kind = header[156:157]
+        if kind in b"xgLK":
+            if size <= LONGEST_NAME:
+                longer.take(kind, file.read(size))
+            else:
+                yield Member(f"byte {position}", position, 0, f"an extended header of {size:,} bytes")
+                if kind in b"xL":
+                    longer.wrong = "the extended header before it can't be read"
+        else:
+            name, wrong = longer.name or _name(header), longer.wrong
+            if kind in b"123456":
+                size = 0  # whatever is claimed: no bytes follow
+            elif longer.size is not None:
+                size = longer.size
+            if longer.used:
+                longer = _Longer()
+            if kind in b"07\0":
+                if length is not None and offset + size > length:
+                    yield Member(name, offset, size, "the archive ends within it")
+                    return
+                if not name.endswith("/"):  # so were folders written before there was POSIX
+                    yield Member(name, offset, size, wrong or _trick(name))
+            elif kind not in b"5DMN":
                 yield Member(name, offset, size, _KINDS.get(kind, f"it is of the unknown type {kind!r}"))
         position = offset + -(-size // BLOCK) * BLOCK
 
@@ -85,36 +98,50 @@ class _Longer:
     def __init__(self) -> None:
         self.name: str | None = None
         self.size: int | None = None
+        self.wrong: str | None = None
+
+    @property
+    def used(self) -> bool:
+        return self.name is not None or self.size is not None or self.wrong is not None
 
     def take(self, kind: bytes, body: bytes) -> None:
         if kind == b"L":
-            self.name = _text(body.rstrip(b"\0"))
-        while kind == b"x" and (match := re.match(rb"(\d{1,9}) (path|size|[^=]{1,999})=", body)):
-            length = int(match[1])
-            value = body[match.end() : length].rstrip(b"\n")
-            if match[2] == b"path":
+            self.name = _text(body.split(b"\0", 1)[0])
+        while kind == b"x" and (match := re.match(rb"(\d{1,9}) ([^=]{1,999})=", body)):
+            length, name = int(match[1]), match[2]
+            value = body[match.end() : length - 1]
+            if name == b"path":
                 self.name = _text(value)
-            elif match[2] == b"size" and value.isdigit():
-                self.size = int(value)
+            elif name == b"size":
+                self.size = _number(value, base=10)
+                if self.size is None:
+                    self.wrong = f"its size is {value[:40]!r}"
+            elif name.startswith(b"GNU.sparse."):
+                self.wrong = _KINDS[b"S"]
             body = body[max(length, 1) :]
 
 
-def _sums_up(header: bytes) -> bool:
+def sums_up(header: bytes) -> bool:
+    """Tell whether a block is a header."""
     told = _number(header[148:156])  # the sum of all bytes, its own field being 8 blanks
-    if told is None:
+    if not told:
         return False
+    told += sum(header[148:156]) - 8 * ord(" ")
     # The low half of Adler-32 is 1 + the sum modulo 65521, and is computed in C.
-    return zlib.adler32(header) & 0xFFFF == (1 + told + sum(header[148:156]) - 8 * ord(" ")) % 65521
+
+    return zlib.adler32(header) & 0xFFFF == (1 + told) % 65521
 
 
-def _number(field: bytes) -> int | None:
-    """Return a number: octal digits, or for large ones base 256 (GNU)."""
-    if field[0] == 0x80:
-        return int.from_bytes(field[1:])
-    try:
-        return int(field.strip(b" \0") or b"0", 8)
-    except ValueError:
-        return None
+def _number(field: bytes, base: int = 8) -> int | None:
+    """Return a number: digits, or for large ones base 256 (GNU); None if it is none, or of no file on earth."""
+    if field[:1] == b"\x80":
+        number = int.from_bytes(field[1:])
+    else:
+        try:
+            number = int(field.split(b"\0", 1)[0].strip() or b"0", base)
+        except ValueError:
+            return None
+    return number if 0 <= number < LARGEST else None
 
 
 def _name(header: bytes) -> str:

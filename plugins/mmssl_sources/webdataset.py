@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import itertools
 import os
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, TypeVar, final
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 
-from mmssl_sources.addresses import shard_names
+from mmssl_sources.addresses import open_stream, shard_names
 from mmssl_sources.sidecar import parse_object, plain_of, text_of
-from mmssl_sources.tars import Member, members
+from mmssl_sources.tars import BLOCK, Member, members, sums_up
 from multimodal_ssl import InputError, LazyItem, Manifest, MapSource, PairingSource, Sample, UnreadableError
-from multimodal_ssl.data import number_groups
+from multimodal_ssl.data import attempt, number_groups
 from multimodal_ssl.errors import nearest
 
 PICKLES = ("pkl", "pickle", "pyd", "pth", "pt", "joblib")
@@ -88,15 +89,16 @@ class Slice(LazyItem):
 
     def read(self) -> bytes:
         with open(self.path, "rb", buffering=0) as file:
+            header = os.pread(file.fileno(), BLOCK, self.offset - BLOCK)
             found = os.pread(file.fileno(), self.size, self.offset)
-        if len(found) < self.size:
-            raise ValueError(f"{self.path} is shorter than it was when it was opened")
+        if len(found) < self.size or not sums_up(header):
+            raise ValueError(f"{self.path} has changed since it was opened")
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable(LazyItem):
-    """A member of a stream that can't be read: it is told when its sample comes to be used."""
+    """An item of a stream that can't be had: it is told when its sample comes to be used."""
 
     reason: str
 
@@ -113,24 +115,26 @@ class WebDataset(MapSource):
         self.skipped = self._skipped = list[tuple[str, str]]()
         self._places = places = {owner: place for place, owner in enumerate(dict.fromkeys(layout.owners.values()))}
         keys: list[str] = []
-        rows: list[int] = []
+        rows = array("q")
         absent = [0, -1] * len(places)
         for shard, (path, name) in enumerate(zip(paths, shard_names(paths), strict=True)):
-            with open(path, "rb", buffering=0) as file:
-                length = os.path.getsize(path)
+            with open_archive(path) as (file, length):
                 for key, parts in samples(file, name, layout, self._skipped, _itself, length=length):
                     row = [shard, *absent]
                     for owner, member in parts.items():
                         at = 1 + 2 * places[owner]
                         row[at : at + 2] = member.offset, member.size
                     keys.append(key)
-                    rows += row
+                    rows.extend(row)
         if not keys:
             raise InputError(_nothing(paths, layout, self._skipped))
         self._keys = pa.array(keys)  # one block of memory, which forked workers share
-        found = np.array(rows, np.int64).reshape(len(keys), -1)
+        found = np.frombuffer(rows, np.int64).reshape(len(keys), -1)
         self._shards, self._members = found[:, 0].astype(np.int32), found[:, 1:].reshape(len(keys), -1, 2)
-        self._groups = [self[row].group for row in range(len(keys))] if layout.group else None
+        self._groups = [""] * len(keys)
+        if layout.group:
+            for number, sample in attempt(self):
+                self._groups[number] = sample.group if isinstance(sample, Sample) else ""
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -151,7 +155,7 @@ class WebDataset(MapSource):
         for place, name in enumerate(self.modalities):
             if name in self._layout.fields:
                 size[:, place] = np.minimum(size[:, place], 0)  # how long a field is, is not known
-        group = None if self._groups is None else number_groups(self._groups)
+        group = number_groups(self._groups) if self._layout.group else None
         return Manifest(size >= 0, group, np.maximum(size, 0).astype(np.float32))
 
 
@@ -175,25 +179,36 @@ class TarStream(PairingSource):
         path, name = self._paths[shard], self._names[shard]
         skipped: list[tuple[str, str]] = []
         try:
-            with fsspec.open(path, "rb", compression="infer") as file:
+            with open_stream(path) as file:
 
-                def take(member: Member) -> bytes | Unreadable:
+                def take(member: Member) -> bytes | None:
                     found = file.read(member.size)
-                    return found if len(found) == member.size else Unreadable("the archive ends within it")
+                    return found if len(found) == member.size else None
 
                 for key, parts in samples(file, name, self._layout, skipped, take, start=start):
-                    self._skipped.update(dict.fromkeys(skipped))
+                    self._tell(skipped)
                     try:
-                        yield _sample(key, parts, self._layout)
+                        sample = _sample(key, parts, self._layout)
                     except ValueError as error:
-                        yield Sample(key, dict.fromkeys(self.modalities, Unreadable(str(error))))
-        except (OSError, EOFError) as error:
-            if "://" in path:
-                raise InputError(
-                    f"{path} can't be read ({error}); a run that has begun goes on with --resume"
-                ) from error
+                        sample = Sample(key, dict.fromkeys(self.modalities, Unreadable(str(error))))
+                    yield sample
+        except OSError as error:
             skipped.append((name, f"the archive is broken: {error}"))
+        self._tell(skipped)
+
+    def _tell(self, skipped: list[tuple[str, str]]) -> None:
         self._skipped.update(dict.fromkeys(skipped))
+        skipped.clear()
+
+
+@contextmanager
+def open_archive(path: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Open an archive on this machine and tell its length; raise InputError if it can't be read."""
+    try:
+        with open(path, "rb") as file:
+            yield file, os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}") from error
 
 
 def samples(
@@ -201,7 +216,7 @@ def samples(
     shard: str,
     layout: Layout,
     skipped: list[tuple[str, str]],
-    take: Callable[[Member], Part],
+    take: Callable[[Member], Part | None],
     *,
     length: int | None = None,
     start: int = 0,
@@ -210,42 +225,60 @@ def samples(
 
     Args:
         skipped: what is wrong is added here.
-        take: what becomes a part; called once the reading has come to the member.
+        take: what becomes a part, None if the archive ends within it; called once the reading has come to the member.
     """
     number, stem, parts = 0, "", dict[Owner, Part | None]()
-    seen: Counter[str] = Counter()
+    keys: Counter[str] = Counter()
 
-    def whole() -> tuple[str, dict[Owner, Part]]:
-        seen[stem] += 1
-        again = f"#{seen[stem]}" if seen[stem] > 1 else ""
-        return f"{shard}/{stem}{again}", {owner: part for owner, part in parts.items() if part is not None}
+    def whole() -> Iterator[tuple[str, dict[Owner, Part]]]:
+        """Yield what the parts make, if they make a sample."""
+        nonlocal number
+        if not layout.fields and parts.keys() == {None}:
+            skipped.append((f"{shard}/{stem}", "there is nothing but its JSON"))
+        elif parts:
+            key = stem
+            while keys[key]:  # a name that comes again
+                keys[stem] += 1
+                key = f"{stem}#{keys[stem]}"
+            keys[key] += 1
+            number += 1
+            if number > start:
+                yield f"{shard}/{key}", {owner: part for owner, part in parts.items() if part is not None}
 
     for member in members(file, length):
-        folder, slash, base = member.name.rpartition("/")
-        first, _, extension = base.partition(".")
+        place, slash, base = member.name.rpartition("/")
+        first, dot, extension = base.partition(".")
         extension = extension.lower()
-        wrong = member.wrong
-        if wrong is None and extension.rpartition(".")[2] in PICKLES:
+        if member.wrong:
+            skipped.append((f"{shard}/{member.name}", member.wrong))
+            continue
+        if not first or not dot:  # hidden, or without extension: it has no part in any sample
+            continue
+        if place + slash + first != stem:
+            yield from whole()
+            stem, parts = place + slash + first, {}
+        owner = layout.owners.get(extension, "")
+        if extension.rpartition(".")[2] in PICKLES:
             wrong = "it is a pickle, which could run anything: never loaded"
-        elif wrong is None and member.size > LARGEST and extension in layout.owners:
+        elif owner == "":
+            continue
+        elif owner in parts:
+            wrong = f"there is another {owner or 'JSON'} of {stem} before it"
+        elif member.size > LARGEST:
             wrong = f"it has {member.size:,} bytes, more than {LARGEST:,}"
-        if folder + slash + first != stem:
-            if parts:
-                name, some = whole()
-                if number >= start:
-                    yield name, some
-                number += 1
-            stem, parts = folder + slash + first, {}
-        if wrong:
-            skipped.append((f"{shard}/{member.name}", wrong))
-        elif first and extension in layout.owners:
-            owner = layout.owners[extension]
-            if owner in parts:
-                skipped.append((f"{shard}/{member.name}", f"there is another {owner or 'JSON'} of {stem} before it"))
-            else:
-                parts[owner] = take(member) if number >= start else None
-    if parts and number >= start:
-        yield whole()
+        elif number < start:
+            parts[owner] = None
+            continue
+        elif (part := take(member)) is not None:
+            parts[owner] = part
+            continue
+        else:
+            skipped.append((f"{shard}/{member.name}", "the archive ends within it"))
+            break
+        skipped.append((f"{shard}/{member.name}", wrong))
+    yield from whole()
+    if not keys:
+        skipped.append((shard, "it holds no sample"))
 
 
 def _sample(key: str, parts: Mapping[Owner, Any], layout: Layout) -> Sample:
@@ -271,8 +304,8 @@ def _nothing(paths: Sequence[str], layout: Layout, skipped: Sequence[tuple[str, 
     """Say that no sample was found, and what there is instead."""
     found: Counter[str] = Counter()
     for path in paths[:8]:
-        with open(path, "rb", buffering=0) as file:
-            names = (one.name.rpartition("/")[2] for one in members(file, os.path.getsize(path)) if not one.wrong)
+        with open_archive(path) as (file, length):
+            names = (one.name.rpartition("/")[2] for one in members(file, length) if not one.wrong)
             found.update(name.partition(".")[2] for name in itertools.islice(names, 1000))
     has = ", ".join(f"{count} {extension or 'without'}" for extension, count in found.most_common(6)) or "no files"
     wrong = f"; {len(skipped)} are wrong, e.g. {': '.join(skipped[0])}" if skipped else ""
