@@ -17,6 +17,7 @@ from multimodal_ssl.types import Preview
 
 PICTURE = (192, 64)  # pixels
 PREVIEW_SECONDS = 10
+LONGEST = 3600  # seconds: a few MB of silence in FLAC may be days, and would fill the memory
 
 
 class Audio(NamedTuple):
@@ -63,7 +64,11 @@ def _decode(value: Any) -> tuple[NDArray[np.float32], int]:
     # Read here: soundfile itself would trust the name of a file more than its content.
     data = value if isinstance(value, bytes) else Path(value).read_bytes()
     try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            if file.frames > LONGEST * file.samplerate:
+                hours = file.frames / file.samplerate / 3600
+                raise ValueError(f"{hours:.1f} hours of sound, more than one: cut it into pieces")
+            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
     except soundfile.LibsndfileError as error:
         name = f"{len(data)} bytes" if isinstance(value, bytes) else os.fspath(value)
         raise ValueError(f"can't decode {name}: {error.error_string} Expected WAV, FLAC, OGG or MP3.") from error

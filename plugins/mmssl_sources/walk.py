@@ -25,16 +25,24 @@ def walk(root: Path, skipped: list[tuple[str, str]]) -> Iterator[str]:
             path = begin + entry.name
             if entry.name.startswith("."):
                 continue
-            if not _is_utf8(path):
-                skipped.append((ascii(path), "its name is no UTF-8"))
-            elif entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=False) and _is_utf8(path):
                 todo.append(f"{path}/")
-            elif entry.is_symlink() and (entry.is_dir() or real not in Path(entry.path).resolve().parents):
-                skipped.append((path, "it is a link to a folder, or out of this one: not followed"))
-            elif not entry.is_file():
-                skipped.append((path, "it is no file"))
+            elif wrong := _wrong(entry, real):
+                skipped.append((ascii(path) if not _is_utf8(path) else path, wrong))
             else:
                 yield path
+
+
+def _wrong(entry: os.DirEntry[str], real: Path) -> str | None:
+    """Tell why an entry is no file to be read, if so."""
+    if not _is_utf8(entry.name):
+        return "its name is no UTF-8"
+    try:
+        if entry.is_symlink() and (entry.is_dir() or real not in Path(entry.path).resolve().parents):
+            return "it is a link to a folder, or out of this one: not followed"
+        return None if entry.is_file() else "it is no file"
+    except (OSError, RuntimeError) as error:  # such as a link that leads to itself
+        return f"it can't be looked at: {error}"
 
 
 def _is_utf8(name: str) -> bool:
