@@ -43,6 +43,10 @@ class Preview:
     caption: str | None = None
 
 
+def _no_measures(_: Any) -> Mapping[str, float]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Modality:
     """A kind of signal.
@@ -52,12 +56,14 @@ class Modality:
         type: the Python type of one raw item.
         load: a path, bytes, a plain value or a raw item -> raw item. Raises ValueError or OSError if it can't.
         preview: raw item -> Preview.
+        measure: raw item -> how large it is, by name with its unit where it has one, e.g. ``{"seconds": 3.2}``.
     """
 
     name: str
     type: type
     load: Callable[[Any], Any]
     preview: Callable[[Any], Preview]
+    measure: Callable[[Any], Mapping[str, float]] = _no_measures
 
 
 @dataclass(frozen=True, slots=True)
