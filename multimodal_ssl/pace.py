@@ -163,7 +163,9 @@ def _sentence(stages: Sequence[Stage], one_process: float, workers: int, feed: f
     text = f"{what} takes {worst.share:.0%} of a sample's time; one process gives {one_process:,.0f} samples/s"
     if feed is not None:
         text += f", {workers} worker{'s' * (workers != 1)} gave {feed:,.0f}"
-    if workers < cores:
+    if feed is not None and workers and feed < one_process:
+        advice = "so many workers do not pay for what they cost here: try fewer"
+    elif workers < cores:
         advice = f"raise train.workers (this machine has {cores} cores)"
     else:
         advice = f"more than {workers} workers do not help on {cores} cores"
