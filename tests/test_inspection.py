@@ -124,11 +124,11 @@ def test_whatever_a_source_raises_is_told() -> None:
 
 
 def test_leaks_are_the_items_keys_and_groups_of_both() -> None:
-    train, held = Numbers(10, group=lambda row: f"g{row}"), Numbers(14, group=lambda row: f"g{row}")
+    train, held = Numbers(10, group=lambda row: f"g{row}"), Numbers(14, group=lambda _: "g1")
     found = look(train, evaluation=[Supply(held, ("a", "b"))], evaluation_labels=["held"])
-    assert {one.what: (one.count, one.n) for one in found.leaks} == dict.fromkeys(
-        ["a", "b", "samples", "keys", "groups"], (10, 14)
-    )
+    expected = {"groups": (14, 14)} | dict.fromkeys(["a", "b", "samples", "keys"], (10, 14))
+    assert {one.what: (one.count, one.n) for one in found.leaks} == expected
+    assert found.leaks[-1].some == [("0", "1"), ("1", "1"), ("2", "1")]
     assert any("71% of the evaluation's samples are in the sources" in text for text in found.warnings)
 
 
