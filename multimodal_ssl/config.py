@@ -245,7 +245,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no mapping; a config begins with keys such as `sources:` and `encoders:`")
     for override in overrides:
-        _override(values, override)
+        override_key(values, override)
     return parse_config(values, str(path))
 
 
@@ -263,7 +263,8 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def override_key(values: dict[str, Any], override: str) -> None:
+    """Set a key in place, given as ``train.lr=1e-3``; raise InputError if it is none, or no place for one."""
     dotted, equals, text = override.partition("=")
     if not equals:
         raise InputError(f"{override!r} is no override; write key=value, e.g. train.lr=1e-3")

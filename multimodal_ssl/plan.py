@@ -25,6 +25,7 @@ class Plan:
         by_length: name of the items that are of like length in a batch.
 
     Attributes:
+        orders: position of a supply with random access -> its order.
         left_out: number of samples that no batch can hold, since too few others have two of their items.
     """
 
@@ -38,14 +39,14 @@ class Plan:
         by_length: str | None = None,
     ) -> None:
         self.supplies, self.batch, self.seed = supplies, batch, seed
-        self._orders = {
+        self.orders = {
             position: MapOrder(
                 one.source, one.names, batch=batch, seed=(seed, position), apart=apart, by_length=by_length
             )
             for position, one in enumerate(supplies)
             if isinstance(one.source, MapSource)
         }
-        self.left_out = sum(order.left_out for order in self._orders.values())
+        self.left_out = sum(order.left_out for order in self.orders.values())
         self._shares = np.array([one.share for one in supplies]) / sum(one.share for one in supplies)
 
     def tickets(
@@ -70,7 +71,7 @@ class Plan:
                 cursor=START if cursors is None else cursors.get(position, START),
             )
             for position, one in enumerate(self.supplies)
-            if position not in self._orders
+            if position not in self.orders
         }
         drawn = np.zeros(len(self.supplies), np.int64)
         for step in range(stop):
@@ -80,7 +81,7 @@ class Plan:
             if turn in streams and (step >= start or cursors is None):
                 names, rows, cursor = next(streams[turn])
             elif step >= start:
-                names, rows = self._orders[turn][int(drawn[turn])]
+                names, rows = self.orders[turn][int(drawn[turn])]
             drawn[turn] += 1
             if step >= start:
                 yield Ticket(step, turn, names, rows[rank::world], range(rank, len(rows), world), cursor)

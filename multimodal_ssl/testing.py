@@ -46,6 +46,8 @@ def check_modality(modality: Modality, values: Sequence[Any]) -> None:
         assert isinstance(again, modality.type), "load must take a raw item too"
         preview = modality.preview(item)
         assert preview.text is not None or preview.png is not None, "a preview has a text or a picture"
+        sizes = modality.measure(item)
+        assert all(math.isfinite(one) and one >= 0 for one in sizes.values()), f"measures must be finite: {sizes}"
         assert preview.png is None or preview.png.startswith(b"\x89PNG"), "preview.png must be PNG bytes"
         assert preview.wav is None or preview.wav.startswith(b"RIFF"), "preview.wav must be WAV bytes"
 

@@ -54,6 +54,10 @@ class LazyItem(ABC):
         """Return what ``Modality.load`` takes; raise ValueError or OSError if it can't be read."""
 
 
+def _no_measures(_: Any) -> Mapping[str, float]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Modality:
     """A kind of signal.
@@ -63,12 +67,14 @@ class Modality:
         type: the Python type of one raw item.
         load: a path, bytes, a plain value or a raw item -> raw item. Raises ValueError or OSError if it can't.
         preview: raw item -> Preview.
+        measure: raw item -> how large it is, by name with its unit where it has one, e.g. ``{"seconds": 3.2}``.
     """
 
     name: str
     type: type
     load: Callable[[Any], Any]
     preview: Callable[[Any], Preview]
+    measure: Callable[[Any], Mapping[str, float]] = _no_measures
 
     def open(self, item: Any) -> Any:
         """Return the raw item that an item of a Sample stands for."""

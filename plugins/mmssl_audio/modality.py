@@ -95,4 +95,10 @@ def _row(level: NDArray[np.float32], height: int) -> list[float]:
     return ((1 - level) / 2 * (height - 1)).round().tolist()
 
 
-AUDIO = Modality("audio", Audio, load, preview)
+def measure(item: Audio) -> dict[str, float]:
+    """Return how long and at what rate (samples per second) a sound is, and its number of channels."""
+    channels, samples = item.samples.shape
+    return {"seconds": samples / item.rate, "rate": item.rate, "channels": channels}
+
+
+AUDIO = Modality("audio", Audio, load, preview, measure)

@@ -38,7 +38,12 @@ def preview(item: Image.Image) -> Preview:
     return Preview(png=buffer.getvalue())
 
 
-IMAGE = Modality("image", Image.Image, load, preview)
+def measure(item: Image.Image) -> dict[str, float]:
+    """Return width and height in pixels."""
+    return {"width": item.width, "height": item.height}
+
+
+IMAGE = Modality("image", Image.Image, load, preview, measure)
 
 
 def _open(file: str | Path | io.BytesIO, what: str) -> Image.Image:

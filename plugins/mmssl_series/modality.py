@@ -82,4 +82,10 @@ def preview(item: NDArray[np.float32]) -> Preview:
     return Preview(png=png.getvalue())
 
 
-SERIES = Modality("series", np.ndarray, load, preview)
+def measure(item: NDArray[np.float32]) -> dict[str, float]:
+    """Return the number of channels and of points in time, and the share of values that are missing."""
+    channels, time = item.shape
+    return {"channels": channels, "time": time, "missing": float(np.isnan(item).mean())}
+
+
+SERIES = Modality("series", np.ndarray, load, preview, measure)

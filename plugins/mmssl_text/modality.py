@@ -28,4 +28,9 @@ def preview(item: str) -> Preview:
     return Preview(text=item if len(item) <= PREVIEW_LENGTH else item[: PREVIEW_LENGTH - 1] + "…")
 
 
-TEXT = Modality("text", str, load, preview)
+def measure(item: str) -> dict[str, float]:
+    """Count characters, and words: what stands between blanks."""
+    return {"characters": len(item), "words": len(item.split())}
+
+
+TEXT = Modality("text", str, load, preview, measure)
