@@ -293,7 +293,8 @@ def open_hugging_face(
             start from the folder.
         config: of a dataset that has several.
         split: such as train; train[:1000] or train+test, too, if it is neither streamed nor written by save_to_disk.
-        key: column of unique keys. If not given, the key is the number of the row, from 0; in a stream SHARD/ROW.
+        key: column of unique keys; that they are, is not checked in a stream. If not given, the key is the number of
+            the row, from 0; in a stream SHARD/ROW.
         group: column of groups.
         weight: column of weights in (0, 1].
         metadata: columns of what else is known of a row, such as its licence: an audit tells the rate of each value.

@@ -100,7 +100,7 @@ class Reader:
             if cells.modality == "text":
                 column = self._name_labels(column, feature, name)
             if pa.types.is_null(kind):
-                raise InputError(f"{self.where}: no row has anything in column {name!r}")
+                raise InputError(f"{self.where}: column {name!r} is empty, or in a stream its first rows are")
             try:
                 taken.append(cells.check(column))
             except ValueError as error:

@@ -21,8 +21,9 @@ from pyarrow import parquet
 import mmssl_audio
 import mmssl_image
 import mmssl_sources
+from mmssl_sources.cells import Cells
 from mmssl_sources.features import Link, locate
-from mmssl_sources.hugging_face import HuggingFace, HuggingFaceStream
+from mmssl_sources.hugging_face import HuggingFace, HuggingFaceStream, Options
 from multimodal_ssl import Catalog, InputError, LazyItem, PairingSource, Sample, UnreadableError
 from multimodal_ssl.testing import check_pairing_source, check_resume
 
@@ -138,7 +139,8 @@ def test_undecoded_items_are_what_was_written_at_random_and_as_a_stream(tmp_path
     ]
     for one in (source, stream):
         check_pairing_source(one)
-        check_resume(one, batch=4, workers=(0, 2))
+        if write is shards:
+            check_resume(one, batch=4, workers=(0, 2))
         assert list(one) == expected
         assert list(pickle.loads(pickle.dumps(one))) == expected
         assert not one.skipped
@@ -334,6 +336,30 @@ def test_a_file_that_breaks_off_costs_its_rest_and_is_told(tmp_path: Path) -> No
     ((place, reason),) = stream.skipped
     assert place == "1"
     assert "the rest of the file can't be read: " in reason
+    rows_of_hub = datasets.load_dataset(str(folder), split="train", streaming=True)
+    options = Options({"text": Cells.parse("text", "label")}, None, None, None, ())
+    remote = HuggingFaceStream(rows_of_hub, where=Path("a/b"), root=None, options=options)
+    assert len(list(remote.read(0, 0))) == 3
+    with pytest.raises(InputError, match=r"a/b: the rest of shard 1 of 3 did not come .*: run it again, or download"):
+        list(remote)
+
+
+def test_a_column_without_a_value_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "train.jsonl").write_text('{"text": null, "more": 1}\n{"text": null, "more": 2}\n')
+    for streaming in (False, True):
+        assert "column 'text' is empty" in refusal(tmp_path / "d", {"text": "text"}, streaming=streaming)
+
+
+def test_elements_of_lists_of_pictures_are_items(tmp_path: Path) -> None:
+    kind = Features({"images": List(Image())}).arrow_schema
+    some = [{"images": [{"bytes": png(i), "path": None} for i in range(count)]} for count in (2, 0, 1)]
+    (tmp_path / "d").mkdir()
+    parquet.write_table(pa.Table.from_pylist(some, kind), tmp_path / "d" / "train.parquet")
+    columns = {name: {"column": f"images.{i}", "modality": "image"} for i, name in enumerate("ab")}
+    source, stream = both(tmp_path / "d", columns)
+    assert bare(source) == bare(stream) == [{"a": png(0), "b": png(1)}, {"a": png(0)}]
+    assert source.manifest().present.tolist() == [[True, True], [False, False], [True, False]]
 
 
 def test_a_dataset_of_the_hub_can_name_no_other_file_of_this_machine(tmp_path: Path) -> None:
