@@ -268,9 +268,51 @@ def open_streams(
     )
 
 
+def open_hugging_face(
+    *,
+    dataset: str,
+    columns: dict[str, str | dict[str, Any]],
+    config: str | None = None,
+    split: str = "train",
+    key: str | None = None,
+    group: str | None = None,
+    weight: str | None = None,
+    metadata: Sequence[str] = (),
+    streaming: bool = False,
+) -> PairingSource:
+    """A Hugging Face dataset, one sample a row.
+
+    Pictures and sounds are taken undecoded. Labels (ClassLabel) are their names for the modality ``text`` and in what
+    is told of a row. Fields and elements of lists are columns, too: image.bytes, captions.0. Cells that are null, NaN,
+    blank or an empty list hold no item, nor does the label -1. Code of a dataset is never run.
+
+    Args:
+        dataset: name on the hub, or a folder: one that save_to_disk wrote, or one of files that load_dataset takes
+            (Parquet, JSON, CSV, pictures, ...), which it copies to its cache unless they are streamed.
+        columns: name of the items -> column; or {column, modality, path} or {columns, modality} as in ``table``. Paths
+            start from the folder.
+        config: of a dataset that has several.
+        split: such as train; train[:1000] or train+test, too, if it is neither streamed nor written by save_to_disk.
+        key: column of unique keys; that they are, is not checked in a stream. If not given, the key is the number of
+            the row, from 0; in a stream SHARD/ROW.
+        group: column of groups.
+        weight: column of weights in (0, 1].
+        metadata: columns of what else is known of a row, such as its licence: an audit tells the rate of each value.
+        streaming: true reads the files as they come, each a shard, and downloads nothing ahead: in another order in
+            each epoch, eight read in turns, shuffled in blocks. Rows that make no sample are told and left out.
+    """
+    from mmssl_sources.hugging_face import open_dataset
+
+    return open_dataset(
+        dataset, config=config, split=split, streaming=streaming, columns=columns, key=key, group=group, weight=weight,
+        metadata=metadata,
+    )  # fmt: skip
+
+
 @hookimpl
 def register_pairing_sources(register: Register) -> None:
     register("folder", open_folder)
+    register("hf-dataset", open_hugging_face)
     register("html", open_html)
     register("streams", open_streams)
     register("table", open_table)

@@ -50,10 +50,10 @@ class Table(MapSource):
         names += [name for name in (key, group, weight, *metadata) if name is not None]
         rows, numbers, self.skipped = _read_rows(path, names, where or {}, limit)
         self._root = path.parent if root is None else root
-        self._keys = numbers.cast(pa.string()) if key is None else _read_keys(rows, key, path, numbers)
-        self._groups = None if group is None else _cast_to_text(rows, group, path).fill_null("")
-        self._weights = None if weight is None else _read_weights(rows, weight, path, self._keys)
-        self._metadata = {name: _read_metadata(rows, name, path) for name in metadata}
+        self._keys = numbers.cast(pa.string()) if key is None else read_keys(rows, key, path, numbers)
+        self._groups = None if group is None else cast_to_text(rows, group, path).fill_null("")
+        self._weights = None if weight is None else read_weights(rows, weight, path, self._keys)
+        self._metadata = {name: read_metadata(rows, name, path) for name in metadata}
         self._columns = {name: _take_columns(rows, cells, path) for name, cells in self._cells.items()}
         self._present = np.column_stack(  # [N, M], M being the number of names
             [
@@ -82,7 +82,7 @@ class Table(MapSource):
         lengths = [self._cells[name].measure(columns) for name, columns in self._columns.items()]
         return Manifest(
             self._present,
-            None if self._groups is None else _number(self._groups),
+            None if self._groups is None else number(self._groups),
             np.where(self._present, np.column_stack(lengths), 0).astype(np.float32),
         )
 
@@ -143,8 +143,9 @@ def match(block: pa.Table, where: Mapping[str, Any], path: Path) -> np.ndarray:
     return mask
 
 
-def _read_keys(rows: pa.Table, name: str, path: Path, numbers: pa.Array) -> pa.ChunkedArray:
-    keys = _cast_to_text(rows, name, path)
+def read_keys(rows: pa.Table, name: str, path: Path, numbers: pa.Array) -> pa.ChunkedArray:
+    """Return a column of keys as text; raise InputError if one is missing or comes again."""
+    keys = cast_to_text(rows, name, path)
     empty = pc.indices_nonzero(pc.equal(keys.fill_null(""), ""))
     if len(empty):
         number = numbers[empty[0].as_py()]
@@ -157,22 +158,23 @@ def _read_keys(rows: pa.Table, name: str, path: Path, numbers: pa.Array) -> pa.C
     return keys
 
 
-def _cast_to_text(rows: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
+def cast_to_text(rows: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
+    """Return a column as text; raise InputError if that can't be."""
     try:
         return rows[name].cast(pa.string())
     except pa.ArrowException as error:
         raise InputError(f"{path}: {name!r} holds {rows[name].type}, which is no text") from error
 
 
-def _read_metadata(rows: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
+def read_metadata(rows: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
     """Return a column of plain values: numbers and texts as they are, what else can be text as text."""
     kind = rows[name].type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return rows[name]
-    return _cast_to_text(rows, name, path)
+    return cast_to_text(rows, name, path)
 
 
-def _number(groups: pa.ChunkedArray) -> np.ndarray:
+def number(groups: pa.ChunkedArray) -> np.ndarray:
     """Return a number for each group [N], equal where the groups are; "" is a group of its own."""
     codes = pc.dictionary_encode(groups).combine_chunks()
     numbers: np.ndarray = codes.indices.to_numpy(zero_copy_only=False).astype(np.int64)
@@ -181,11 +183,18 @@ def _number(groups: pa.ChunkedArray) -> np.ndarray:
     return numbers
 
 
-def _read_weights(rows: pa.Table, name: str, path: Path, keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    texts = pc.utf8_trim_whitespace(_cast_to_text(rows, name, path))
+def parse_weights(rows: pa.Table, name: str, path: Path) -> np.ndarray:
+    """Return a column as weights [N], NaN where they are none in (0, 1]."""
+    texts = pc.utf8_trim_whitespace(cast_to_text(rows, name, path))
     numeric = pc.if_else(pc.match_substring_regex(texts, _NUMBER), texts, pa.scalar(None, pa.string()))
     weights: np.ndarray = numeric.cast(pa.float64()).fill_null(np.nan).to_numpy()
-    wrong = np.flatnonzero(~((weights > 0) & (weights <= 1)))
+    return np.where((weights > 0) & (weights <= 1), weights, np.nan)
+
+
+def read_weights(rows: pa.Table, name: str, path: Path, keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return a column of weights [N]; raise InputError if one of them is not in (0, 1]."""
+    weights = parse_weights(rows, name, path)
+    wrong = np.flatnonzero(np.isnan(weights))
     if len(wrong):
         row = int(wrong[0])
         raise InputError(
