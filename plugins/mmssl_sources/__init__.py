@@ -29,6 +29,7 @@ def open_table(  # not `table`: the import of the module of that name would take
     where: dict[str, Any] | None = None,
     root: Path | None = None,
     limit: Annotated[int, Ge(1)] | None = None,
+    urls: dict[str, Any] | None = None,
 ) -> PairingSource:
     """A CSV, TSV, JSONL or Parquet file (by its suffix), one sample a row.
 
@@ -54,12 +55,15 @@ def open_table(  # not `table`: the import of the module of that name would take
         where: column -> the value, or the list of values, that a row must have to be used.
         root: folder that paths start from; the file's own if not given.
         limit: use only the first so many of these rows.
+        urls: fetch http and https addresses among the paths when they are used: {timeout: 10, max_bytes: 20000000,
+            hosts, private: false}, {} being these values. timeout are the seconds for a file; hosts are those to ask,
+            any if not given; private allows addresses that aren't public. If not given, nothing is fetched.
     """
     from mmssl_sources.table import Table
 
     return Table(
         path=path, columns=columns, key=key, group=group, weight=weight, metadata=metadata, where=where, root=root,
-        limit=limit,
+        limit=limit, urls=urls,
     )  # fmt: skip
 
 

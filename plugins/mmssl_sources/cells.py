@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmssl_sources.fetch import Download, Rules
 from mmssl_sources.several import parse_texts
 from multimodal_ssl import InputError
 from multimodal_ssl.errors import nearest
@@ -127,7 +128,7 @@ class Cells:
         found: np.ndarray = lengths.fill_null(0).to_numpy()
         return found
 
-    def read(self, cells: Sequence[pa.Scalar], root: Path) -> Any:
+    def read(self, cells: Sequence[pa.Scalar], root: Path, urls: Rules | None) -> Any:
         """Return what Modality.load takes; raise ValueError if it is not to be had."""
         if self.stacked:
             return _stack([_channel(cell) for cell in cells]).astype(np.float32)
@@ -141,7 +142,9 @@ class Cells:
         if not self.path:
             return value
         if _URL.match(value):
-            raise ValueError(f"URLs are not fetched: download {value} and put the file's path here")
+            if urls is not None:
+                return Download(value, urls)
+            raise ValueError(f"URLs are not fetched: download {value} and put the file's path here, or set `urls`")
         return root / value
 
 

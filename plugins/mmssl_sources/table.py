@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from mmssl_sources import formats
 from mmssl_sources.cells import Cells
+from mmssl_sources.fetch import parse_rules
 from mmssl_sources.several import Spread, find_texts, spread
 from multimodal_ssl import InputError, Manifest, MapSource, Sample, UnreadableError
 
@@ -42,11 +43,13 @@ class Table(MapSource):
         where: Mapping[str, Any] | None,
         root: Path | None,
         limit: int | None,
+        urls: Mapping[str, Any] | None,
     ) -> None:
         if not columns:
             raise InputError("columns is empty: say which column holds what, e.g. {image: file, text: caption}")
         self._cells = {name: Cells.parse(name, given) for name, given in columns.items()}
         self.modalities = {name: cells.modality for name, cells in self._cells.items()}
+        self._urls = None if urls is None else parse_rules(urls)
         names = [column for cells in self._cells.values() for column in cells.columns]
         names += [name for name in (key, group, weight, *metadata) if name is not None]
         rows, numbers, self.skipped = _read_rows(path, names, where or {}, limit)
@@ -111,7 +114,7 @@ class Table(MapSource):
         try:
             if why := self._wrong.get(name, {}).get(row):
                 raise ValueError(why)
-            return self._cells[name].read([column[place] for column in self._columns[name]], self._root)
+            return self._cells[name].read([column[place] for column in self._columns[name]], self._root, self._urls)
         except ValueError as error:
             raise UnreadableError(key, f"{name}: {error}") from error
 
