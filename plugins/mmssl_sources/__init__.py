@@ -29,6 +29,7 @@ def open_table(  # not `table`: the import of the module of that name would take
     where: dict[str, Any] | None = None,
     root: Path | None = None,
     limit: Annotated[int, Ge(1)] | None = None,
+    urls: dict[str, Any] | None = None,
 ) -> PairingSource:
     """A CSV, TSV, JSONL or Parquet file (by its suffix), one sample a row.
 
@@ -36,10 +37,16 @@ def open_table(  # not `table`: the import of the module of that name would take
     ``text``; for others it is a list if it begins with "[" (JSON), else a path. Cells that are null, NaN, blank or an
     empty list hold no item. All cells of CSV and TSV are strings.
 
+    A column that holds JSON, an object or a list can be looked into, wherever a column is named: ``meta.caption``,
+    ``meta.tags.0``. A column of that very name comes first. Rows whose JSON is broken are skipped.
+
     Args:
         columns: name of the items -> column; or {column, modality, path}, where modality is the name of the items if
             not given, and path says whether strings are paths; or {columns, modality}, where the columns become the
-            channels of one float32 array [C, T], nulls being NaN.
+            channels of one float32 array [C, T], nulls being NaN. Where a row has several texts, {column, modality:
+            text, several} takes those of a list (a string that begins with "[" is one in JSON), and {columns, modality:
+            text, several} those of several columns. Of these `several: first` takes the first, and `several: each`
+            makes a sample of each, with the keys KEY#0, KEY#1, ...; they have the group of the row, or its key for one.
         key: column of unique keys. If not given, the key is the number of the row in the file: 0 is the first below
             the header, rows that can't be parsed count too, blank lines don't.
         group: column of groups.
@@ -48,12 +55,15 @@ def open_table(  # not `table`: the import of the module of that name would take
         where: column -> the value, or the list of values, that a row must have to be used.
         root: folder that paths start from; the file's own if not given.
         limit: use only the first so many of these rows.
+        urls: fetch http and https addresses among the paths when they are used: {timeout: 10, max_bytes: 20000000,
+            hosts, private: false}, {} being these values. timeout are the seconds for a file; hosts are those to ask,
+            any if not given; private allows addresses that aren't public. If not given, nothing is fetched.
     """
     from mmssl_sources.table import Table
 
     return Table(
         path=path, columns=columns, key=key, group=group, weight=weight, metadata=metadata, where=where, root=root,
-        limit=limit,
+        limit=limit, urls=urls,
     )  # fmt: skip
 
 

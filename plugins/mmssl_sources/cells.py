@@ -14,10 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmssl_sources.fetch import Download, Rules
+from mmssl_sources.several import parse_texts
 from multimodal_ssl import InputError
 from multimodal_ssl.errors import nearest
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # two letters or more: C:// is a disk
+
+_REMEDY = "`several: each` for a sample for each text of a row, or `several: first` for the first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class Cells:
         stacked: each column is one channel.
         path: a string is a path.
         json: a string that begins with "[" is a list.
+        several: of the texts of a row, each is a sample, or the first is taken; None: a row has one.
+        text: a string is one text, even if it looks like a list of them.
     """
 
     name: str
@@ -36,34 +42,51 @@ class Cells:
     stacked: bool
     path: bool
     json: bool
+    several: str | None
+    text: bool
 
     @classmethod
     def parse(cls, name: str, given: str | Mapping[str, Any]) -> Cells:
-        """Read the option: a column, {column, modality, path} or {columns, modality}."""
+        """Read the option: a column, {column, modality, path, several} or {columns, modality, several}."""
         options = {"column": given} if isinstance(given, str) else dict(given)
         for option in options:
-            if option not in (known := ("column", "columns", "modality", "path")):
+            if option not in (known := ("column", "columns", "modality", "path", "several")):
                 raise InputError(f"columns.{name} has no option {option!r}: {nearest(option, known)}")
-        stacked = "columns" in options
+        several = options.get("several")
+        stacked = "columns" in options and several is None
         columns = options.get("columns", [options.get("column")])
         if not isinstance(columns, list) or not columns or not all(isinstance(column, str) for column in columns):
             raise InputError(f"columns.{name} must name a column, or a list of `columns` (given: {given!r})")
-        if stacked and ("column" in options or "path" in options):
+        if "columns" in options and ("column" in options or "path" in options):
             raise InputError(
-                f"columns.{name}: `columns` are stacked as channels, so neither column nor path goes with it"
+                f"columns.{name}: `columns` are {'channels' if stacked else 'texts'} of one item, "
+                "so neither column nor path goes with it"
             )
         modality = options.get("modality", name)
         if not isinstance(modality, str):
             raise InputError(f"columns.{name}.modality must be the name of a modality (given: {modality!r})")
+        if several is not None and (several not in ("each", "first") or modality != "text" or "path" in options):
+            raise InputError(
+                f"columns.{name}.several must be each or first, for the modality text, without path (given: {given!r})"
+            )
+        if stacked and modality == "text":
+            raise InputError(
+                f"columns.{name}: texts can't be channels: add `several: each` for a sample for each text of a row, or "
+                "`several: first` for the first"
+            )
         path = options.get("path", modality != "text")
         if not isinstance(path, bool):
             raise InputError(f"columns.{name}.path must be true or false (given: {path!r})")
         may_be_list = modality != "text" and options.get("path") is not True
-        return cls(name, modality, tuple(columns), stacked, path, may_be_list)
+        return cls(name, modality, tuple(columns), stacked, path, may_be_list, several, "path" in options)
 
     def check(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return the column, its numbers as text if the modality is text; raise ValueError if it can't be used."""
         kind = column.type
+        if self.several and (_is_string(kind) or _is_list_of_texts(kind)):
+            return column
+        if self.modality == "text" and not self.text:
+            _refuse_lists(column)
         while _is_list(kind) and self.modality != "text":
             kind = kind.value_type
         if _is_number(kind) and self.modality == "text":
@@ -105,7 +128,7 @@ class Cells:
         found: np.ndarray = lengths.fill_null(0).to_numpy()
         return found
 
-    def read(self, cells: Sequence[pa.Scalar], root: Path) -> Any:
+    def read(self, cells: Sequence[pa.Scalar], root: Path, urls: Rules | None) -> Any:
         """Return what Modality.load takes; raise ValueError if it is not to be had."""
         if self.stacked:
             return _stack([_channel(cell) for cell in cells]).astype(np.float32)
@@ -119,7 +142,9 @@ class Cells:
         if not self.path:
             return value
         if _URL.match(value):
-            raise ValueError(f"URLs are not fetched: download {value} and put the file's path here")
+            if urls is not None:
+                return Download(value, urls)
+            raise ValueError(f"URLs are not fetched: download {value} and put the file's path here, or set `urls`")
         return root / value
 
 
@@ -133,6 +158,26 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _is_list_of_texts(kind: pa.DataType) -> bool:
+    return _is_list(kind) and (_is_string(kind.value_type) or pa.types.is_null(kind.value_type))
+
+
+def _refuse_lists(column: pa.ChunkedArray) -> None:
+    """Raise ValueError if a cell is a list of texts."""
+    if _is_string(column.type):
+        for place in pc.indices_nonzero(pc.starts_with(column, '["')).to_pylist():
+            cell = column[place].as_py()
+            try:
+                parse_texts(cell)
+            except ValueError:
+                continue  # a text that begins like a list
+            raise ValueError(
+                f"{cell[:40]!r} is a list of texts: say {_REMEDY}; `path: false` takes it as one text as it is"
+            )
+    elif _is_list_of_texts(column.type):
+        raise ValueError(f"it holds lists of texts: say {_REMEDY}")
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -6,8 +6,9 @@ import codecs
 import functools
 import itertools
 import json
+import operator
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +47,9 @@ class Block(NamedTuple):
 
 def read(path: Path, names: Sequence[str]) -> Generator[Block, None, None]:
     """Yield the named columns of a file, some rows at a time.
+
+    `COLUMN.FIELD.0` is what lies in the JSON or the nested value of a column, unless a column has that very name. Rows
+    whose JSON is broken are skipped.
 
     Raises InputError if the file or a column is missing, or the file is broken beyond single rows.
     """
@@ -102,16 +106,18 @@ def _read_csv(path: Path, names: Sequence[str], *, delimiter: str) -> Iterator[B
     reading = csv.ReadOptions(use_threads=False, block_size=_BLOCK)  # with threads, skip isn't told the row's number
     parsing = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip)
     with csv.open_csv(path, reading, parsing) as head:
-        _check_delimiter(path, names, head.schema.names, delimiter)
-        _check_columns(path, names, head.schema.names)
+        taken = [_find_column(name, head.schema.names) for name in names]
+        _check_delimiter(path, taken, head.schema.names, delimiter)
+        _check_columns(path, taken, head.schema.names)
+        taken = list(dict.fromkeys(taken))
     skipped.clear()  # the first block is read again
     # As strings, so that "007" stays "007".
-    strings = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=list(names))
+    strings = csv.ConvertOptions(column_types=dict.fromkeys(taken, pa.string()), include_columns=taken)
     with csv.open_csv(path, reading, parsing, strings) as batches:
         for batch in itertools.chain(batches, [pa.RecordBatch.from_pylist([], batches.schema)]):
             # Arrow reads ahead: the bad rows before these are known by now, and some behind them too.
             numbers = np.fromiter(itertools.islice(good, len(batch)), np.int64, len(batch))
-            yield Block(pa.Table.from_batches([batch]), numbers, skipped.copy())
+            yield _dig(Block(pa.Table.from_batches([batch]), numbers, skipped.copy()), names)
             skipped.clear()
 
 
@@ -128,9 +134,10 @@ def _read_jsonl(path: Path, names: Sequence[str]) -> Iterator[Block]:
             start += len(full)
             known.update(*rows)
             if known and not file.peek(1):  # only at the end: a row may leave out what it lacks
-                _check_columns(path, names, known)
-            table = pa.table({name: _infer([row.get(name) for row in rows]) for name in names})
-            yield Block(table, np.array(numbers, np.int64), skipped)
+                _check_columns(path, [_find_column(name, known) for name in names], known)
+            table = pa.table({name: _infer(_column(rows, name)) for name in names if "." not in name})
+            block = Block(table, np.array(numbers, np.int64), skipped)
+            yield _dig(block, names, rows) if len(table.column_names) < len(names) else block
 
 
 def _parse_lines(
@@ -142,7 +149,7 @@ def _parse_lines(
     skipped: list[tuple[str, str]] = []
     try:
         rows = _parse(b"[%b]" % b",".join(lines))  # at once: twice as fast as one by one
-        if len(rows) == len(lines) and all(isinstance(row, dict) for row in rows):
+        if len(rows) == len(lines) and set(map(type, rows)) <= {dict}:
             return rows, range(start, start + len(lines)), []
         rows = []
     except ValueError:
@@ -175,6 +182,76 @@ def _parse(text: bytes) -> Any:
     return value
 
 
+def _column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
+    try:
+        return list(map(operator.itemgetter(name), rows))  # faster than get
+    except KeyError:
+        return [row.get(name) for row in rows]
+
+
+def _find_column(name: str, known: Container[str]) -> str:
+    """Return the column in which a name lies: of that very name, or else of the longest beginning up to a dot."""
+    column = name
+    while column not in known:
+        column, dot, _ = column.rpartition(".")
+        if not dot:
+            return name
+    return column
+
+
+def _dig(block: Block, names: Sequence[str], rows: Sequence[dict[str, Any]] | None = None) -> Block:
+    """Return the block with what lies inside columns as columns of their own, without rows whose JSON is broken.
+
+    Args:
+        rows: all that the rows hold, if that is more than the columns of the block.
+    """
+    deep = [name for name in names if name not in block.rows.column_names]
+    if not deep:
+        return block._replace(rows=block.rows.select(list(names)))
+    if rows is None:
+        columns = list(dict.fromkeys(_find_column(name, block.rows.column_names) for name in deep))
+        rows = block.rows.select(columns).to_pylist()
+    found: list[list[Any]] = []
+    good = np.ones(len(rows), bool)
+    skipped = list(block.skipped)
+    for place, row in enumerate(rows):
+        try:
+            found.append([_look_into(row, name) for name in deep])
+        except ValueError as error:
+            good[place] = False
+            skipped.append((_place(int(block.numbers[place])), str(error)))
+    inside = dict(zip(deep, map(list, zip(*found, strict=True)) if found else [[] for _ in deep], strict=True))
+    kept = block.rows if good.all() else block.rows.filter(pa.array(good))
+    table = pa.table({name: _infer(inside[name]) if name in inside else kept[name] for name in names})
+    return Block(table, block.numbers[good], skipped)
+
+
+def _look_into(row: Mapping[str, Any], name: str) -> Any:
+    """Return what lies at COLUMN.FIELD.0 of a row, None if nothing does; raise ValueError if it can't be told."""
+    column = _find_column(name, row)
+    value: Any = row.get(column)
+    for step in name[len(column) + 1 :].split(".") if column != name else ():
+        if isinstance(value, str):
+            try:
+                value = _parse_cell(value) if value.strip() else None
+            except ValueError as error:
+                raise ValueError(f"{column}: {error}: {value[:40]!r}") from error
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and step.isdecimal():
+            value = value[int(step)] if int(step) < len(value) else None
+        else:
+            raise ValueError(f"{column} has a {type(value).__name__} where {name} asks for {step!r}")
+    return value
+
+
+@functools.lru_cache(maxsize=1)  # the names that a row is asked for lie mostly in one cell
+def _parse_cell(text: str) -> Any:
+    return _parse(text.encode())
+
+
 def _infer(values: list[Any]) -> pa.Array:
     """Return values of one kind as Arrow's type of that kind, mixed ones as text."""
     try:
@@ -192,12 +269,20 @@ def _as_text(values: list[Any]) -> pa.Array:
 def _read_parquet(path: Path, names: Sequence[str]) -> Iterator[Block]:
     with parquet.ParquetFile(path) as file:
         # A field of a struct is a column too, e.g. `image.bytes` in data sets of Hugging Face.
-        _check_columns(path, names, file.schema_arrow.empty_table().flatten().column_names)
+        structs = {field.name for field in file.schema_arrow if pa.types.is_struct(field.type)}
+        plain = [name for name in file.schema_arrow.names if name not in structs]
+        nested = [f"{one}.{field.name}" for one in structs for field in file.schema_arrow.field(one).type]
+        known = [*plain, *(name for name in nested if name not in plain)]
+        taken = [name if name in (*known, *structs) else _find_column(name, {*known, *structs}) for name in names]
+        _check_columns(path, [name for name, one in zip(names, taken, strict=True) if name == one], known)
         start = 0
-        for batch in file.iter_batches(batch_size=_ROWS, columns=list(names)):
-            table = pa.Table.from_batches([batch]).flatten().select(list(names))
-            yield Block(_without_dictionaries(table), np.arange(start, start + len(table)), [])
-            start += len(table)
+        for batch in file.iter_batches(batch_size=_ROWS, columns=list(dict.fromkeys(taken))):
+            whole = pa.Table.from_batches([batch])
+            flat = whole.flatten()
+            columns = {name: (whole if name in (*plain, *structs) else flat)[name] for name in taken}
+            block = Block(_without_dictionaries(pa.table(columns)), np.arange(start, start + len(whole)), [])
+            yield _dig(block, names)
+            start += len(whole)
 
 
 def _without_dictionaries(table: pa.Table) -> pa.Table:

@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 
 from mmssl_sources import formats
 from mmssl_sources.cells import Cells
+from mmssl_sources.fetch import parse_rules
+from mmssl_sources.several import Spread, find_texts, spread
 from multimodal_ssl import InputError, Manifest, MapSource, Sample, UnreadableError
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -41,11 +43,13 @@ class Table(MapSource):
         where: Mapping[str, Any] | None,
         root: Path | None,
         limit: int | None,
+        urls: Mapping[str, Any] | None,
     ) -> None:
         if not columns:
             raise InputError("columns is empty: say which column holds what, e.g. {image: file, text: caption}")
         self._cells = {name: Cells.parse(name, given) for name, given in columns.items()}
         self.modalities = {name: cells.modality for name, cells in self._cells.items()}
+        self._urls = None if urls is None else parse_rules(urls)
         names = [column for cells in self._cells.values() for column in cells.columns]
         names += [name for name in (key, group, weight, *metadata) if name is not None]
         rows, numbers, self.skipped = _read_rows(path, names, where or {}, limit)
@@ -55,42 +59,100 @@ class Table(MapSource):
         self._weights = None if weight is None else read_weights(rows, weight, path, self._keys)
         self._metadata = {name: read_metadata(rows, name, path) for name in metadata}
         self._columns = {name: _take_columns(rows, cells, path) for name, cells in self._cells.items()}
-        self._present = np.column_stack(  # [N, M], M being the number of names
-            [
-                np.any([cells.find(column) for column in self._columns[name]], axis=0)
-                for name, cells in self._cells.items()
-            ]
-        )
+        self._rows: np.ndarray | None = None  # of which the samples are, [N]; None: each row is one sample
+        self._wrong: dict[str, Mapping[int, str]] = {}  # name -> row -> why its texts can't be read
+        self._split = _find_split(self._cells)
+        for name, cells in self._cells.items():
+            if cells.several:
+                texts = find_texts(self._columns[name], lists=len(cells.columns) == 1)
+                samples = spread(texts, len(rows), each=name == self._split)
+                self._columns[name], self._wrong[name] = [samples.texts], texts.wrong
+                if name == self._split:
+                    self._rows = samples.rows
+                    self._groups = _group_texts(self._groups, self._keys, samples, path)
+                    self._keys = _name_texts(self._keys, samples)
+        self._present = np.column_stack([self._find(name) for name in self._cells])  # [N, M]: M names
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def __getitem__(self, index: int) -> Sample:
         key = self._keys[index].as_py()
+        row = index if self._rows is None else int(self._rows[index])
         present = tuple(compress(self.modalities, self._present[index].tolist()))
         if not present:
             raise UnreadableError(key, f"the row has no {' and no '.join(self.modalities)}")
         return Sample(
             key,
-            {name: self._read(name, index, key) for name in present},
+            {name: self._read(name, index if name == self._split else row, row, key) for name in present},
             group="" if self._groups is None else self._groups[index].as_py(),
-            weight=1.0 if self._weights is None else self._weights[index].item(),
-            metadata={name: column[index].as_py() for name, column in self._metadata.items()},
+            weight=1.0 if self._weights is None else self._weights[row].item(),
+            metadata={name: column[row].as_py() for name, column in self._metadata.items()},
         )
 
     def manifest(self) -> Manifest:
-        lengths = [self._cells[name].measure(columns) for name, columns in self._columns.items()]
+        lengths = [self._spread(name, self._cells[name].measure(columns)) for name, columns in self._columns.items()]
         return Manifest(
             self._present,
             None if self._groups is None else number(self._groups),
             np.where(self._present, np.column_stack(lengths), 0).astype(np.float32),
         )
 
-    def _read(self, name: str, index: int, key: str) -> Any:
+    def _find(self, name: str) -> np.ndarray:
+        """Return which samples have the items of a name, [N] (bool); those that can't be read are there."""
+        found = np.any([self._cells[name].find(column) for column in self._columns[name]], axis=0)
+        found = self._spread(name, found)
+        if wrong := list(self._wrong.get(name, ())):
+            found |= np.isin(np.arange(len(found)) if self._rows is None else self._rows, wrong)
+        return found
+
+    def _spread(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Return what is known of the cells of a name for each sample, [N]."""
+        return values if self._rows is None or name == self._split else values[self._rows]
+
+    def _read(self, name: str, place: int, row: int, key: str) -> Any:
         try:
-            return self._cells[name].read([column[index] for column in self._columns[name]], self._root)
+            if why := self._wrong.get(name, {}).get(row):
+                raise ValueError(why)
+            return self._cells[name].read([column[place] for column in self._columns[name]], self._root, self._urls)
         except ValueError as error:
             raise UnreadableError(key, f"{name}: {error}") from error
+
+
+def _find_split(cells: Mapping[str, Cells]) -> str | None:
+    """Return the name whose texts are a sample each, or None."""
+    names = [name for name, one in cells.items() if one.several == "each"]
+    if len(names) > 1:
+        raise InputError(
+            f"columns.{names[0]} and columns.{names[1]} both say `several: each`: keep it for one, "
+            "and give the other `several: first`"
+        )
+    return names[0] if names else None
+
+
+def _group_texts(
+    groups: pa.ChunkedArray | None, keys: pa.Array | pa.ChunkedArray, samples: Spread, path: Path
+) -> pa.ChunkedArray:
+    """Return the groups of samples, [N]: those of their rows, or else the keys of these."""
+    keys = pa.chunked_array([keys]) if isinstance(keys, pa.Array) else keys
+    rows = pa.array(samples.rows)
+    if groups is None:
+        return keys.take(rows)
+    alone = pc.equal(groups, "")
+    both = pc.and_(alone, pc.is_in(keys, value_set=groups.combine_chunks()))
+    if len(found := pc.indices_nonzero(both)):
+        raise InputError(
+            f"{path}: row {keys[found[0].as_py()].as_py()!r} has no group, so its texts have its key for a group, "
+            "but other rows have a group of that name: give it a group"
+        )
+    return pc.if_else(alone, keys, groups).take(rows)
+
+
+def _name_texts(keys: pa.Array | pa.ChunkedArray, samples: Spread) -> pa.ChunkedArray:
+    """Return KEY#0, KEY#1, ...: of all rows, so that no key of another row can be the same."""
+    of_rows = keys.take(pa.array(samples.rows))
+    joined = pc.binary_join_element_wise(of_rows, pa.array(samples.numbers).cast(pa.string()), "#")
+    return pa.chunked_array([joined]) if isinstance(joined, pa.Array) else joined
 
 
 def _read_rows(
