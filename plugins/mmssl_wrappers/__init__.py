@@ -159,9 +159,10 @@ def open_join(
         on: what both are compared by: metadata, "key", "group", or items that are texts; {left: a, right: b} where the
             names differ. For place the names of latitude and longitude, [lat, lon], in degrees.
         how: key takes equal texts. fuzzy takes texts whose token sort ratio (rapidfuzz) is high, which doesn't mind the
-            order of words but case, and multiplies the weight by it; all different texts are compared that are not too
-            unlike in length, 2 to 6 million pairs a second and core. time takes numbers or ISO times, place points of
-            a sphere, both without comparing all.
+            order of words but case, and multiplies the weight by it. All different texts are compared that are not too
+            unlike in length: at 90, left times right is gone through at about 70 million pairs a second for texts of 25
+            characters, at 12 million for those of 80. time takes numbers or ISO times, place points of a sphere, both
+            without comparing all.
         tolerance: for fuzzy the least ratio, from 0 to 100 (90 if not given). For time the most seconds or a duration
             such as 5min, in us, ms, s, min, h, d or w; numbers are seconds then. For place the most metres.
         many: which partners a sample of left gets: all, each in a sample of its own; the best, that is the most alike

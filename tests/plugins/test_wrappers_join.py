@@ -137,7 +137,7 @@ def test_near_places_are_all_found(metres: float) -> None:
 
     def score(one: Any, other: Any) -> float | None:
         away = great_circle(one, other)
-        return -away if away <= metres + (1e-6 if metres == 0 else 0) else None
+        return -away if away <= metres else None
 
     if metres:
         i, j, away = choose(near_places(a, b, metres), "all")
@@ -154,6 +154,26 @@ def test_near_places_are_all_found(metres: float) -> None:
         assert set(zip(i.tolist(), j.tolist(), strict=True)) == {
             (p, q) for p, one in enumerate(left) for q, other in enumerate(right) if one == other
         }
+
+
+def test_near_places_are_found_in_all_neighbours() -> None:
+    rng = np.random.default_rng(5)
+    sides = [np.stack([np.degrees(np.arcsin(rng.uniform(-1, 1, 250))), rng.uniform(-180, 180, 250)], 1) for _ in "ab"]
+
+    def score(one: Any, other: Any) -> float | None:
+        away = great_circle(one, other)
+        return -away if away <= 2e6 else None
+
+    i, j, _ = choose(near_places(sides[0], sides[1], 2e6), "all")
+    assert list(zip(i.tolist(), j.tolist(), strict=True)) == [pair[:2] for pair in brute(*sides, score, "all")]
+
+
+def test_no_more_is_held_than_is_needed() -> None:
+    def size(blocks: Iterator[Block]) -> int:
+        return sum(len(block[0]) for block in blocks)
+
+    assert size(equal_texts(["a"] * 5, ["a"] * 5, once=True)) == 5
+    assert size(near_numbers(np.arange(9.0), np.arange(9.0) + 0.25, 5.0, nearest=True)) == 9
 
 
 def test_too_many_pairs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
