@@ -139,6 +139,42 @@ def open_co_label(
     return co_label(sources, label, repeats=repeats, seed=seed)
 
 
+def open_join(
+    *,
+    left: AnySource,
+    right: AnySource,
+    on: str | list[str] | dict[str, str | list[str]],
+    how: Literal["key", "fuzzy", "time", "place"] = "key",
+    tolerance: float | str | None = None,
+    many: Literal["all", "best", "first"] | None = None,
+    rename: dict[str, str] | None = None,
+) -> PairingSource:
+    """Samples of two sources that are of the same thing, as one sample with the items of both; their keys are "L+R".
+
+    Both sources need random access, and are read once when this one is opened. Samples without a partner are left out,
+    and counted on stderr; what can't be read is among what the source skipped. The group is left's, or else right's;
+    samples that share one of left or of right are of one group too, as are all of their groups. Weights are multiplied.
+
+    Args:
+        on: what both are compared by: metadata, "key", "group", or items that are texts; {left: a, right: b} where the
+            names differ. For place the names of latitude and longitude, [lat, lon], in degrees.
+        how: key takes equal texts. fuzzy takes texts whose token sort ratio (rapidfuzz) is high, which doesn't mind the
+            order of words but case, and multiplies the weight by it. All different texts are compared that are not too
+            unlike in length: at 90, left times right is gone through at about 70 million pairs a second for texts of 25
+            characters, at 12 million for those of 80. time takes numbers or ISO times, place points of a sphere, both
+            without comparing all.
+        tolerance: for fuzzy the least ratio, from 0 to 100 (90 if not given). For time the most seconds or a duration
+            such as 5min, in us, ms, s, min, h, d or w; numbers are seconds then. For place the most metres.
+        many: which partners a sample of left gets: all, each in a sample of its own; the best, that is the most alike
+            or nearest; or the first. It is all for key and best for the others, if not given. Of equally good ones the
+            first is best. A sample of right may be the partner of several.
+        rename: new names of items of right, where left has the same: {image: photo}.
+    """
+    from mmssl_wrappers.join import join
+
+    return join(left, right, on, how=how, tolerance=tolerance, many=many, rename=rename or {})
+
+
 @hookimpl
 def register_pairing_sources(register: Register) -> None:
     register("limit", open_limit)
@@ -147,3 +183,4 @@ def register_pairing_sources(register: Register) -> None:
     register("split", open_split)
     register("mix", open_mix)
     register("co-label", open_co_label)
+    register("join", open_join)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mmssl_wrappers.contents import Glance, digests, glance
-from mmssl_wrappers.links import Link, Rows, equal, unite
+from mmssl_wrappers.links import Link, equal, name_sets, unite
 from mmssl_wrappers.near import BITS, difference_hash, pairs_above, pairs_within
 from mmssl_wrappers.reading import Through, check_items, count, rows_of, tell
 from multimodal_ssl import Catalog, InputError, Manifest, MapSource, Modality, PairingSource, Sample, load
@@ -119,7 +119,7 @@ def _drop(source: PairingSource, keys: Sequence[str], same: Sequence[Link]) -> D
 def _group(source: PairingSource, keys: Sequence[str], groups: Sequence[str], same: Sequence[Link]) -> Deduplicated:
     """Make samples that are alike, or of one group, one group; those of none get one named after the first of them."""
     sets = unite(len(keys), [*same, *equal(group or None for group in groups)])
-    names = _name_sets(sets, keys, groups)
+    names = name_sets(sets, keys, groups)
     changed = sum(one != other for one, other in zip(names, groups, strict=True))
     if changed:
         tell(f"dedup: {count(changed, 'sample')} of {len(keys):,} joined to a group of duplicates")
@@ -127,15 +127,6 @@ def _group(source: PairingSource, keys: Sequence[str], groups: Sequence[str], sa
         return Deduplicated(Regrouped(source, names), [])
     new = {key: name for key, name, group in zip(keys, names, groups, strict=True) if name != group}
     return Deduplicated(Through(source, partial(_renamed, new)), [])
-
-
-def _name_sets(sets: Rows, keys: Sequence[str], groups: Sequence[str]) -> list[str]:
-    name = dict[int, str]()
-    size = np.bincount(sets, minlength=len(keys))
-    for one, group in zip(sets.tolist(), groups, strict=True):
-        if group:
-            name[one] = min(name.get(one, group), group)
-    return [name.get(one, f"like {keys[one]}" if size[one] > 1 else "") for one in sets.tolist()]
 
 
 def _without(keys: Set[str], samples: Iterator[Sample]) -> Iterator[Sample]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,16 @@ def unite(count: int, links: Iterable[Link]) -> Rows:
         low, high = sorted((find(a), find(b)))
         root[high] = low
     return np.array([find(row) for row in range(count)], np.int64)
+
+
+def name_sets(sets: Rows, keys: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Return the group of each row [N] of sets: the least of its set, or else one named after its first row."""
+    name = dict[int, str]()
+    size = np.bincount(sets, minlength=len(keys))
+    for one, group in zip(sets.tolist(), groups, strict=True):
+        if group:
+            name[one] = min(name.get(one, group), group)
+    return [name.get(one, f"like {keys[one]}" if size[one] > 1 else "") for one in sets.tolist()]
 
 
 def spans(low: Rows, high: Rows) -> Iterator[tuple[Rows, Rows]]:
