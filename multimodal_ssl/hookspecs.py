@@ -34,6 +34,10 @@ class _Opened:
             if isinstance(value, str | Mapping):
                 assert info.context is not None, "a catalog checks the options of sources"
                 return info.context(value)
+            from multimodal_ssl.types import PairingSource
+
+            if not isinstance(value, PairingSource):
+                raise ValueError("a source is given by its name, or by its name and options")
             return value
 
         return core_schema.with_info_plain_validator_function(open_source)

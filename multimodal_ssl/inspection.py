@@ -286,7 +286,7 @@ def _pictures(
                 continue
             assert isinstance(supply.source, MapSource)
             try:
-                item = modalities[name].load(supply.source[rows[one.key]].items[name])
+                item = modalities[name].open(supply.source[rows[one.key]].items[name])
                 seen[position, name, one.key] = modalities[name].preview(item)
             except Exception:  # noqa: BLE001 - it was read but not decoded before; the page then shows its key
                 continue

@@ -257,7 +257,7 @@ def _take(
             raise ValueError(f"the source's manifest says that it has {name!r}, and it has not")
         if one.is_decoded or modalities[name].type is str:
             began = time.perf_counter()
-            items[name] = modalities[name].load(one.sample.items[name])
+            items[name] = modalities[name].open(one.sample.items[name])
             took["load", name] = time.perf_counter() - began
     if one.is_decoded and encoders:
         for name, item in items.items():
@@ -346,6 +346,8 @@ def content_digest(item: Any) -> int | None:
         return _hash(b"text", item.encode("utf-8", "surrogatepass"))
     if isinstance(item, bytes | bytearray | memoryview):
         return _hash_bytes(bytes(item))
+    if isinstance(item, LazyItem):
+        return content_digest(item.read())
     if isinstance(item, Path):
         return _hash_file(item)
     try:

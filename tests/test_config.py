@@ -101,7 +101,7 @@ def test_a_config_does_not_change(load: Callable[..., Config]) -> None:
     ("override", "said"),
     [
         ("sed=1", "unknown key sed: did you mean 'seed'?"),
-        ("train.leaning_rate=1", "unknown key train.leaning_rate: known: batch, checkpoint_every, clip, "),
+        ("train.leaning_rate=1", "unknown key train.leaning_rate: known: batch, by_length, checkpoint_every, clip, "),
         ("train.setps=1", "unknown key train.setps: did you mean 'steps'?"),
         ("binder.dims=1", "unknown key binder.dims: did you mean 'dim'?"),
         ("sources.0.corrupt.mismtch=1", "unknown key sources.0.corrupt.mismtch: did you mean 'mismatch'?"),

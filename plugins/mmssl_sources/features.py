@@ -87,7 +87,7 @@ class Reader:
         if taken.media:
             body, path = (cell.as_py() for cell in cells)
             return body or locate(path, self.root)
-        item = self.items[name].read(cells, Path())
+        item = self.items[name].read(cells, Path(), None)
         return locate(str(item), self.root) if isinstance(item, Path) else item
 
     def _take(self, table: pa.Table, cells: Cells) -> Taken:
