@@ -143,7 +143,7 @@ def open_join(
     *,
     left: AnySource,
     right: AnySource,
-    on: str | list[str] | dict[str, str | list[str]],
+    by: str | list[str] | dict[str, str | list[str]],
     how: Literal["key", "fuzzy", "time", "place"] = "key",
     tolerance: float | str | None = None,
     many: Literal["all", "best", "first"] | None = None,
@@ -156,7 +156,7 @@ def open_join(
     samples that share one of left or of right are of one group too, as are all of their groups. Weights are multiplied.
 
     Args:
-        on: what both are compared by: metadata, "key", "group", or items that are texts; {left: a, right: b} where the
+        by: what both are compared by: metadata, "key", "group", or items that are texts; {left: a, right: b} where the
             names differ. For place the names of latitude and longitude, [lat, lon], in degrees.
         how: key takes equal texts. fuzzy takes texts whose token sort ratio (rapidfuzz) is high, which doesn't mind the
             order of words but case, and multiplies the weight by it. All different texts are compared that are not too
@@ -172,7 +172,7 @@ def open_join(
     """
     from mmssl_wrappers.join import join
 
-    return join(left, right, on, how=how, tolerance=tolerance, many=many, rename=rename or {})
+    return join(left, right, by, how=how, tolerance=tolerance, many=many, rename=rename or {})
 
 
 @hookimpl

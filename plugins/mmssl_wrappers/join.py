@@ -30,7 +30,7 @@ from multimodal_ssl import InputError, MapSource, PairingSource, Sample, Unreada
 from multimodal_ssl.data import attempt
 
 How = Literal["key", "fuzzy", "time", "place"]
-On = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+By = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 SIMILARITY = 90.0
 
@@ -59,7 +59,7 @@ class Side(NamedTuple):
 
 
 def join(
-    left: PairingSource, right: PairingSource, on: On, *, how: How, tolerance: float | str | None,
+    left: PairingSource, right: PairingSource, by: By, *, how: How, tolerance: float | str | None,
     many: Many | None, rename: Mapping[str, str],
 ) -> MapSource:  # fmt: skip
     """Pair the samples of two sources by what they have in common, see the plugin's `open_join`."""
@@ -68,7 +68,7 @@ def join(
         for name, source in (("left", left), ("right", right))
     }
     names = _names(maps["left"], maps["right"], rename)
-    columns = parse_on(on, how)
+    columns = parse_by(by, how)
     reach = parse_tolerance(tolerance, how)
     many = many or ("all" if how == "key" else "best")
     unreadable: list[tuple[str, str]] = []
@@ -88,16 +88,16 @@ def join(
     return Together([*maps.values()], names, rows, _group(sides, rows), weights, skipped)
 
 
-def parse_on(on: On, how: How) -> dict[str, list[str]]:
+def parse_by(by: By, how: How) -> dict[str, list[str]]:
     """Return the names of each side: one, or two for places."""
     given: Mapping[str, str | Sequence[str]]
-    given = on if isinstance(on, Mapping) else {"left": on, "right": on}
+    given = by if isinstance(by, Mapping) else {"left": by, "right": by}
     wanted = 2 if how == "place" else 1
     columns = {side: [names] if isinstance(names, str) else list(names) for side, names in given.items()}
     if columns.keys() != {"left", "right"} or any(len(names) != wanted for names in columns.values()):
         one = "[lat, lon]" if how == "place" else "name"
         raise InputError(
-            f"join.on is {on!r}: give {'the names of latitude and longitude' if wanted == 2 else 'one name'} for "
+            f"join.by is {by!r}: give {'the names of latitude and longitude' if wanted == 2 else 'one name'} for "
             f"how: {how}, e.g. {one}, or {{left: {one}, right: {one}}} where they differ"
         )
     return columns
@@ -161,7 +161,7 @@ def _read(side: str, source: MapSource, names: Sequence[str], how: How, unreadab
     if known:
         for name in names:
             if name not in found:
-                raise unknown(name, known - {name}, f"join.on, {side}")
+                raise unknown(name, known - {name}, f"join.by, {side}")
     if not rows:
         why = f", e.g. {': '.join(unreadable[before])}" if len(unreadable) > before else ""
         raise InputError(f"join: no sample of {side} has {' and '.join(names)} that can be read{why}; mend its data")
@@ -213,7 +213,7 @@ def _tell_alone(sides: Sequence[Side], rows: Rows) -> None:
     told = []
     for name, side, used in zip(("left", "right"), sides, rows.T, strict=True):
         alone = len(side.rows) - len(np.unique(used)) + side.blank
-        blank = f" ({side.blank:,} of them with nothing to join on)" if side.blank else ""
+        blank = f" ({side.blank:,} of them with nothing to join by)" if side.blank else ""
         if alone:
             told.append(f"{count(alone, 'sample')} of {name}{blank}")
     if told:
