@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from multimodal_ssl.data import Supply, digest, hash64, previews_of
 from multimodal_ssl.errors import UnreadableError
-from multimodal_ssl.types import Encoder, Inputs, MapSource, Modality, PairingSource, Preview, Sample
+from multimodal_ssl.types import Encoder, Inputs, LazyItem, MapSource, Modality, PairingSource, Preview, Sample
 
 LARGE = 8 << 20  # bytes of a file, from which its digest is that of its size, beginning, middle and end
 PART = 1 << 20  # bytes of each of these
