@@ -101,6 +101,10 @@ class Reader:
                 column = self._name_labels(column, feature, name)
             if pa.types.is_null(kind):
                 raise InputError(f"{self.where}: column {name!r} is empty, or in a stream its first rows are")
+            if cells.modality == "text" and is_list(kind):
+                raise InputError(
+                    f"{self.where}: column {name!r} can't be {cells.name!r}: it holds lists of texts{_hint(name, kind)}"
+                )
             try:
                 taken.append(cells.check(column))
             except ValueError as error:

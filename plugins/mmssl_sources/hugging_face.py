@@ -52,6 +52,8 @@ def open_dataset(
     if not columns:
         raise InputError("columns is empty: say which column holds what, e.g. {image: image, text: caption}")
     options = Options({name: Cells.parse(name, given) for name, given in columns.items()}, **told)
+    if several := [name for name, cells in options.items.items() if cells.several]:
+        raise InputError(f"columns.{several[0]}: `several` is of the source `table`; name one element, such as texts.0")
     folder = Path(dataset).expanduser()
     local = folder.is_dir()
     if folder.is_file():

@@ -288,7 +288,7 @@ def test_what_is_misspelt_is_told_with_what_is_nearest(tmp_path: Path, streaming
         assert "has no split 'trian': did you mean 'train'?" in said(name, split="trian")
         assert "has no column 'imgae': did you mean 'image'?" in said(name, {"image": "imgae"})
         assert "there is no field 'byte': did you mean 'bytes'?" in said(name, {"image": "image.byte"})
-        assert "can't be 'text': it holds list<" in said(name, {"text": "captions"})
+        assert "can't be 'text': it holds lists of" in said(name, {"text": "captions"})
         assert "name one element (captions.0 is the first), or make each a row" in said(name, {"text": "captions"})
         assert "name one of its fields: nested.title, nested.inner" in said(name, {"text": "nested"})
         assert "'label' holds int64, which has no field '0'" in said(name, {"text": "label.0"})
