@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from playwright.sync_api import Browser, sync_playwright
 
 from multimodal_ssl import load_config
 from multimodal_ssl.pipeline import fit
@@ -13,11 +16,22 @@ from multimodal_ssl.pipeline import fit
 from .audits import MessyAudit, PlantedAudit, audit_messy, audit_planted
 from .toys import write_tiny
 
+CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Keep torch to one thread, so that sums have one order and tests don't fight for the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Return Debian's chromium, or Chrome; one for all tests, since Playwright allows no second one beside it."""
+    with sync_playwright() as playwright:
+        one = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield one
+        one.close()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 
 from multimodal_ssl import Catalog
 from multimodal_ssl.config import parse_sources
@@ -50,25 +50,23 @@ def test_the_page_has_no_address_but_its_own_data(tmp_path: Path) -> None:
 
 
 @needs_chromium
-def test_the_page_shows_hostile_names_as_text_and_fits_a_phone(tmp_path: Path) -> None:
+def test_the_page_shows_hostile_names_as_text_and_fits_a_phone(tmp_path: Path, browser: Browser) -> None:
     path = make_page(tmp_path)
     failures: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        page = browser.new_page(viewport={"width": 390, "height": 800})
-        page.on("pageerror", lambda error: failures.append(str(error)))
-        page.on("console", lambda line: failures.append(line.text))
-        page.on("request", lambda one: None if one.url.startswith(("data:", "file:")) else failures.append(one.url))
-        page.goto(path.as_uri())
-        assert page.evaluate("window.hacked") is None
-        assert HOSTILE in page.locator("h1").inner_text()
-        assert page.locator(".sheet code", has_text="onerror").count() >= 1
-        sources = page.locator("audio").evaluate_all("all => all.map((one) => one.src)")
-        assert len(sources) >= 3
-        assert all(one.startswith("data:audio/wav;base64,UklGR") for one in sources)
-        broken = "all => all.filter((one) => !one.naturalWidth).length"
-        assert page.locator("img").count() >= 9
-        assert page.locator("img").evaluate_all(broken) == 0
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        browser.close()
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.on("console", lambda line: failures.append(line.text))
+    page.on("request", lambda one: None if one.url.startswith(("data:", "file:")) else failures.append(one.url))
+    page.goto(path.as_uri())
+    assert page.evaluate("window.hacked") is None
+    assert HOSTILE in page.locator("h1").inner_text()
+    assert page.locator(".sheet code", has_text="onerror").count() >= 1
+    sources = page.locator("audio").evaluate_all("all => all.map((one) => one.src)")
+    assert len(sources) >= 3
+    assert all(one.startswith("data:audio/wav;base64,UklGR") for one in sources)
+    broken = "all => all.filter((one) => !one.naturalWidth).length"
+    assert page.locator("img").count() >= 9
+    assert page.locator("img").evaluate_all(broken) == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
     assert not failures

@@ -6,14 +6,10 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from ..serving import make_binder, open_library, serving
-from .browsing import (
-    CHROMIUM,
-    Open,
-    make_index_to_browse,
-)
+from .browsing import Open, make_index_to_browse
 
 
 @pytest.fixture(scope="package")
@@ -23,14 +19,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     make_index_to_browse(folder, binder)
     with serving(open_library(folder, binder)) as one:
         yield one
-
-
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        one = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield one
-        one.close()
 
 
 @pytest.fixture
