@@ -164,7 +164,7 @@ class _Digests(Encoder):
         return list(prepared)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError("it stands for an encoder in preparation only")
 
 
 def _same(item: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from multimodal_ssl import load_config
 from multimodal_ssl.pipeline import fit
 
 from .audits import MessyAudit, PlantedAudit, audit_messy, audit_planted
+from .browsers import CHROMIUM
 from .toys import write_tiny
-
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import soundfile
 from PIL import Image
 from playwright.sync_api import Browser
@@ -18,8 +16,8 @@ from multimodal_ssl.inspect_page import write_page
 from multimodal_ssl.inspection import inspect_sources
 from multimodal_ssl.pipeline import open_supplies
 
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH (apt install chromium)")
+from .browsers import needs_chromium
+
 HOSTILE = '<img src=x onerror="window.hacked = 1"><script>window.hacked = 2<∕script>'
 
 

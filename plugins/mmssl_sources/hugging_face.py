@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from mmssl_sources.cells import Cells
 from mmssl_sources.features import Reader, Taken
+from mmssl_sources.shards import Shards
 from mmssl_sources.table import cast_to_text, number, parse_weights, read_keys, read_metadata, read_weights
 from mmssl_sources.webdataset import Unreadable
 from multimodal_ssl import InputError, Manifest, MapSource, PairingSource, Sample, UnreadableError
@@ -125,7 +126,7 @@ class HuggingFace(MapSource):
 
 
 @final
-class HuggingFaceStream(PairingSource):
+class HuggingFaceStream(Shards):
     """A dataset that is read from the beginnings of its files, one a shard; see `open_hugging_face`.
 
     Attributes:
@@ -133,6 +134,7 @@ class HuggingFaceStream(PairingSource):
     """
 
     def __init__(self, rows: Any, *, where: Path, root: Path | None, options: Options) -> None:
+        super().__init__()
         self.modalities = {name: cells.modality for name, cells in options.items.items()}
         self._where, self._options = where, options
         first = self._first(rows, root is not None)
@@ -144,14 +146,6 @@ class HuggingFaceStream(PairingSource):
         self._reader = Reader(where, root, rows.features, options.items, options.known)
         self._reader.take(first)
         self._reader.tell(first)
-        self._skipped: dict[tuple[str, str], None] = {}  # a shard is read again and again
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:  # type: ignore[override]  # an attribute there, made anew here
-        return list(self._skipped)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return itertools.chain.from_iterable(self.read(shard, 0) for shard in range(self.num_shards))
 
     def read(self, shard: int, start: int) -> Iterator[Sample]:
         row = seen = 0

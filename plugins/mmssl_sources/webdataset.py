@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from mmssl_sources.addresses import open_stream, shard_names
+from mmssl_sources.shards import Shards
 from mmssl_sources.sidecar import parse_object, plain_of, text_of
 from mmssl_sources.tars import BLOCK, Member, members, sums_up
-from multimodal_ssl import InputError, LazyItem, Manifest, MapSource, PairingSource, Sample, UnreadableError
+from multimodal_ssl import InputError, LazyItem, Manifest, MapSource, Sample, UnreadableError
 from multimodal_ssl.data import attempt, number_groups
 from multimodal_ssl.errors import nearest
 
@@ -160,20 +161,13 @@ class WebDataset(MapSource):
 
 
 @final
-class TarStream(PairingSource):
+class TarStream(Shards):
     """Tars that are read from their beginning, one a shard; see `open_webdataset`."""
 
     def __init__(self, paths: Sequence[str], *, modalities: Mapping[str, str], layout: Layout) -> None:
+        super().__init__()
         self.modalities, self._layout, self._paths = modalities, layout, paths
         self.num_shards, self._names = len(paths), shard_names(paths)
-        self._skipped: dict[tuple[str, str], None] = {}  # a shard is read again and again
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:  # type: ignore[override]  # an attribute there, made anew here
-        return list(self._skipped)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return itertools.chain.from_iterable(self.read(shard, 0) for shard in range(self.num_shards))
 
     def read(self, shard: int, start: int) -> Iterator[Sample]:
         path, name = self._paths[shard], self._names[shard]

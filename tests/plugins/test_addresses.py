@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,7 +112,6 @@ def served(body: bytes, cut: int | None = None) -> Iterator[str]:
 
 
 def test_archives_of_a_web_server_are_streams(tmp_path: Path) -> None:
-    pytest.importorskip("aiohttp", reason="fsspec reads http by it")
     archive = write(tmp_path / "a.tar", [("x.jpg", bytes(1 << 20)), *pairs(0, 50)])
     expected, body = read(create(str(archive))), archive.read_bytes()
     with served(body) as address:
@@ -121,8 +121,8 @@ def test_archives_of_a_web_server_are_streams(tmp_path: Path) -> None:
         assert "goes on with --resume" in refusal(lambda: list(create(f"{address}/a.tar")))
 
 
-def test_what_it_takes_to_read_an_address_is_told_at_once() -> None:
-    try:
-        import aiohttp  # noqa: F401 - whether it is there
-    except ImportError:
-        assert "aiohttp" in refusal(lambda: expand(["https://h/a.tar"]))
+def test_what_it_takes_to_read_an_address_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
+    monkeypatch.delitem(fsspec.registry._registry, "https", raising=False)
+    assert "aiohttp" in refusal(lambda: expand(["https://h/a.tar"]))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Page, Request, expect
 
 from multimodal_ssl import Preview
@@ -19,8 +17,6 @@ from multimodal_ssl.embed import Embedded, embed
 
 from ..serving import glyphs, make_index, png
 
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH (apt install chromium)")
 Open = Callable[..., Page]
 HOSTILE = "<img src=x onerror=\"window.hacked = 'html'\"><script>window.hacked = 'script'</script>"
 HOSTILE_KEY = "'\"><img src=x onerror=window.hacked=1>/../javascript:alert(1)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
+from ....browsers import needs_chromium
 from ..serving import png
 from .browsing import (
     NAMELESS,
@@ -13,7 +14,6 @@ from .browsing import (
     Open,
     ask,
     drop,
-    needs_chromium,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Request, Route, expect
 
+from ....browsers import needs_chromium
 from ..serving import png
 from .browsing import (
     HOSTILE,
@@ -11,7 +12,6 @@ from .browsing import (
     Open,
     ask,
     drop,
-    needs_chromium,
     question,
 )
 

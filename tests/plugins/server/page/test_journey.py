@@ -9,13 +9,13 @@ import httpx
 import numpy as np
 from playwright.sync_api import expect
 
+from ....browsers import needs_chromium
 from ..serving import npy, png
 from .browsing import (
     Open,
     ask,
     drop,
     names,
-    needs_chromium,
     question,
 )
 
