@@ -124,5 +124,5 @@ def test_archives_of_a_web_server_are_streams(tmp_path: Path) -> None:
 def test_what_it_takes_to_read_an_address_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp", None)  # as if it were not installed
     monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
-    monkeypatch.delitem(fsspec.registry._registry, "https", raising=False)
+    monkeypatch.delitem(fsspec.available_protocols.__globals__["_registry"], "https", raising=False)
     assert "aiohttp" in refusal(lambda: expand(["https://h/a.tar"]))
