@@ -144,5 +144,11 @@ def _fetch(source: PairingSource, places: Sequence[Place]) -> Iterator[Found]:
         wanted = [position for _, position in some]
         samples = enumerate(source.read(shard, wanted[0]), wanted[0])
         for position in wanted:
-            found[shard, position] = next(sample for at, sample in samples if at == position)
+            sample = next((sample for at, sample in samples if at == position), None)
+            if sample is None:
+                raise InputError(
+                    f"sample {position} of shard {shard} waited for a batch when the checkpoint was written, and is "
+                    "gone: the data has changed; train anew into another folder with run=OTHER"
+                )
+            found[shard, position] = sample
     return ((place, found[place]) for place in places)

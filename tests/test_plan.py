@@ -13,6 +13,7 @@ from multimodal_ssl import InputError, PairingSource, Sample, stream_order
 from multimodal_ssl.data import Supply, Ticket
 from multimodal_ssl.map_order import MapOrder
 from multimodal_ssl.plan import Plan, ordered_tickets
+from multimodal_ssl.stream_order import START, stream_batches
 
 from .toys import Numbers, Stream, fit_toys, present
 
@@ -176,3 +177,10 @@ def test_every_sample_with_an_item_is_embedded_once() -> None:
         assert kinds == {index: of.kind(index) for index in range(40) if of.kind(index)}
         assert sum(len(ticket.rows) for ticket in found) == len(kinds)
         assert max(len(ticket.rows) for ticket in found) == 7
+
+
+def test_a_sample_that_waited_for_a_batch_and_is_gone_is_told() -> None:
+    waiting = START._replace(pending=((0, 7),))
+    order = stream_batches(Stream(Numbers(5)), ["a", "b"], batch=2, seed=(0, 0), cursor=waiting)
+    with pytest.raises(InputError, match=r"sample 7 of shard 0 waited for a batch .* is gone: the data has changed"):
+        next(order)

@@ -95,7 +95,9 @@ def test_what_is_louder_than_full_scale_is_scaled_down() -> None:
         (b"RIFF but no sound", "can't decode 17 bytes"),
         (b"", "can't decode 0 bytes"),
         (encoded(np.zeros((1, 0), np.float32), 8000), "empty"),
-        (encoded(np.array([[0, np.nan, 0]], np.float32), 8000, "WAV", "FLOAT"), "not finite"),
+        pytest.param(
+            encoded(np.array([[0, np.nan, 0]], np.float32), 8000, "WAV", "FLOAT"), "not finite", id="it tells its time"
+        ),
         (Audio(np.array([[0, np.inf]], np.float32), 8000), "not finite"),
         (Audio(np.zeros((2, 100), np.int16), 8000), "not int16"),
         (Audio(np.zeros((100, 2), np.float32), 8000), "transpose"),
