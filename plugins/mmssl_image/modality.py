@@ -26,7 +26,10 @@ def load(value: Any) -> Image.Image:
         picture = _open(value, str(value))
     else:
         raise ValueError(f"an image is a path, bytes, an array or a Pillow image, not a {type(value).__name__}")
-    return _plain(ImageOps.exif_transpose(picture))
+    if picture is value:  # not ours to turn
+        return _plain(ImageOps.exif_transpose(picture))
+    ImageOps.exif_transpose(picture, in_place=True)
+    return _plain(picture)
 
 
 def preview(item: Image.Image) -> Preview:

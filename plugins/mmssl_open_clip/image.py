@@ -10,8 +10,8 @@ import open_clip
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import Compose, RandomResizedCrop
-from torchvision.transforms.functional import resized_crop
+from torchvision.transforms import Compose, Normalize, RandomResizedCrop
+from torchvision.transforms.functional import pil_to_tensor, resized_crop
 
 from mmssl_open_clip.loading import load_model
 from multimodal_ssl import Encoder, Inputs
@@ -41,18 +41,23 @@ class OpenClipImage(Encoder):
         if frozen:
             self.tower.requires_grad_(False)
         preprocessing = PreprocessCfg(**both.visual.preprocess_cfg)
-        self.preprocess = image_transform_v2(preprocessing, is_train=False)
-        self.augment = image_transform_v2(preprocessing, is_train=True)
+        *resize, _, normalise = image_transform_v2(preprocessing, is_train=False).transforms
+        self.normalise = Normalize(normalise.mean, normalise.std, inplace=True)
+        self.resize = Compose(resize)
+        self.crop, self.to_rgb, *_ = image_transform_v2(preprocessing, is_train=True).transforms
         self.train()
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
-        """Turn an image into pixels [3, H, W]; with an rng as open_clip does it in training, a random resized crop."""
-        crop, *rest = self.augment.transforms
-        pixels: Tensor = self.preprocess(item) if rng is None else Compose(rest)(random_crop(item, crop, rng))
-        return pixels
+        """Turn an image into pixels [3, H, W] (uint8); with an rng as open_clip does it in training, a random crop.
+
+        `forward` normalises them, a batch at once: what a worker hands over is a quarter of the floats.
+        """
+        image = self.resize(item) if rng is None else self.to_rgb(random_crop(item, self.crop, rng))
+        return pil_to_tensor(image)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        features: Tensor | tuple[Tensor, Tensor] = self.tower(inputs)
+        pixels = self.normalise(inputs.float().div_(255))
+        features: Tensor | tuple[Tensor, Tensor] = self.tower(pixels)
         return features[0] if isinstance(features, tuple) else features  # CoCa's tower gives its tokens as well
 
     def train(self, mode: bool = True) -> Self:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmssl_open_clip.loading import load_model
+from mmssl_open_clip.tokens import Tokens
 from multimodal_ssl import Encoder, InputError, Inputs
 
 
@@ -34,7 +35,7 @@ class OpenClipText(Encoder):
         super().__init__()
         name, tower = load_model(model, pretrained)
         try:
-            self.tokenizer = open_clip.get_tokenizer(name)
+            self.tokens = Tokens(open_clip.get_tokenizer(name))
         except (OSError, ValueError, ImportError) as error:
             raise InputError(
                 f"open_clip can't load the tokenizer of {model} ({textwrap.shorten(str(error), 300)}); without the "
@@ -53,13 +54,8 @@ class OpenClipText(Encoder):
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn a text into token ids [T], T being the same for all texts, and whether it was cut."""
-        length = self.tokenizer.context_length
-        tokens = self.tokenizer(item)[0]
-        # Room for one token more changes what was there only if the text was cut: its end moves. CLIPS ends with a
-        # class token whatever the text.
-        end = length - 1 if getattr(self.tokenizer, "tokenizer_mode", "") == "clips" else length
-        roomy = self.tokenizer(item, context_length=length + 1)[0]
-        return {"tokens": tokens, "truncated": torch.tensor(not torch.equal(roomy[:end], tokens[:end]))}
+        tokens, truncated = self.tokens(item)
+        return {"tokens": tokens, "truncated": torch.tensor(truncated)}
 
     def tally(self, inputs: Inputs) -> Mapping[str, int]:
         return {"truncated": int(inputs["truncated"].sum())}

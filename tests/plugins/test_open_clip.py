@@ -1,5 +1,6 @@
 import copy
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import mmssl_open_clip.image
 import mmssl_open_clip.loading
 from mmssl_open_clip.image import OpenClipImage, random_crop
 from mmssl_open_clip.text import OpenClipText
+from mmssl_open_clip.tokens import Tokens
 from multimodal_ssl import Catalog, InputError
 from multimodal_ssl.testing import check_encoder
 
@@ -167,7 +169,7 @@ def test_augmentation_is_drawn_from_the_rng_alone(tiny):
     assert one.shape == encoder.prepare(picture).shape
 
 
-def test_augmentation_normalises_as_the_evaluation_does(tiny):
+def test_augmentation_leaves_colours_as_the_evaluation_does(tiny):
     encoder, grey = image_encoder(tiny), Image.new("RGB", (50, 40), (200, 100, 30))
     torch.testing.assert_close(encoder.prepare(grey, np.random.default_rng(0)), encoder.prepare(grey))
 
@@ -214,6 +216,20 @@ def test_cut_texts_are_counted_and_keep_their_end(tiny, last):
     assert encoder.tally(encoder.collate([short, cut, fits, cut])) == {"truncated": 2}
 
 
+@pytest.mark.parametrize("clean", ["lower", "whitespace", "canonicalize"])
+def test_texts_have_the_ids_that_open_clip_gives_them(monkeypatch, clean):
+    monkeypatch.setattr("mmssl_open_clip.tokens.KEPT", 300)
+    reference, rng = open_clip.SimpleTokenizer(clean=clean), random.Random(0)
+    tokens = Tokens(open_clip.SimpleTokenizer(clean=clean))
+    pieces = [chr(code) for code in range(127)] * 2
+    pieces += ["it's", "we'll", "I'VE", "2nd", "é", "’", "“", "ſ", "Ω", "中", "\xa0", "&amp;", "Ã©", "<end_of_text>"]
+    for length in range(1500):
+        text = "".join(rng.choice(pieces) + rng.choice(["", "", " "]) for _ in range(length % 90))
+        ids, cut = tokens(text)
+        assert torch.equal(ids, reference(text)[0]), text
+        assert cut == (len(reference.encode(text)) + 2 > 77)
+
+
 @pytest.fixture(params=["", "clips"])
 def folder(request, tmp_path):
     """Return a folder as the hub's: config, weights and a Hugging Face tokenizer."""
@@ -247,7 +263,7 @@ def test_a_local_folder_brings_weights_preprocessing_and_tokenizer(folder, no_hu
 
 def test_cut_texts_are_counted_with_a_hugging_face_tokenizer(folder, no_hub):
     encoder = text_encoder(folder)
-    room = 8 - (3 if encoder.tokenizer.tokenizer_mode == "clips" else 2)
+    room = 8 - (3 if encoder.tokens.tokenizer.tokenizer_mode == "clips" else 2)
     words = [" ".join(["fox"] * count) for count in (1, room, room + 1, 30)]
     assert [bool(encoder.prepare(one)["truncated"]) for one in words] == [False, False, True, True]
 
