@@ -3,7 +3,7 @@
 uv pip install --target PEERS --no-deps webdataset==0.2.86 braceexpand
 PYTHONPATH=PEERS python benchmarks/sources.py loader table memory waiting --data DATA
 
-What results/sources.json has is measured anew. Peer and toolkit take turns in one process, with the same tars,
+What results/sources/sources.json has is measured anew. Peer and toolkit take turns in one process, with the same tars,
 transform, tokenizer, batch and workers; the ratio of each turn is told.
 """
 
@@ -37,7 +37,7 @@ from multimodal_ssl.pipeline import fit
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.report import device_name
 
-RESULTS = Path(__file__).parent / "results" / "sources.json"
+RESULTS = Path(__file__).parent / "results" / "sources" / "sources.json"
 SHARDS, SAMPLES, BATCH, TURNS = 8, 1536, 64, 5
 ROWS = 1_000_000
 

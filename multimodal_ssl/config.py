@@ -120,6 +120,7 @@ class TrainConfig(Strict):
         checkpoint_every: steps between checkpoints; 0 keeps only the last step's.
         max_unreadable: share of unreadable samples at which training stops.
         by_length: name of the items that are to be of like length in a batch, where the source knows lengths.
+        shuffle_buffer: samples of a source without random access that are shuffled among themselves, in memory.
     """
 
     steps: int | None = Field(None, ge=1)
@@ -137,6 +138,7 @@ class TrainConfig(Strict):
     checkpoint_every: int = Field(200, ge=0)
     max_unreadable: float = Field(0.1, ge=0, le=1)
     by_length: str | None = None
+    shuffle_buffer: int = Field(4096, ge=1)
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:

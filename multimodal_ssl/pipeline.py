@@ -60,6 +60,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
         seed=config.seed,
         apart=not objective.wants_groups,
         by_length=config.train.by_length,
+        shuffle_buffer=config.train.shuffle_buffer,
     )
     count_steps(plan, config.train)
     torch.manual_seed(config.seed)

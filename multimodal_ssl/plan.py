@@ -23,6 +23,7 @@ class Plan:
     Args:
         apart: keep samples of one group in different batches (see `MapOrder`).
         by_length: name of the items that are of like length in a batch.
+        shuffle_buffer: samples of a stream that are shuffled among themselves.
 
     Attributes:
         orders: position of a supply with random access -> its order.
@@ -37,8 +38,9 @@ class Plan:
         seed: int,
         apart: bool = True,
         by_length: str | None = None,
+        shuffle_buffer: int = 4096,
     ) -> None:
-        self.supplies, self.batch, self.seed = supplies, batch, seed
+        self.supplies, self.batch, self.seed, self.shuffle_buffer = supplies, batch, seed, shuffle_buffer
         self.orders = {
             position: MapOrder(
                 one.source, one.names, batch=batch, seed=(seed, position), apart=apart, by_length=by_length
@@ -68,6 +70,7 @@ class Plan:
                 one.names,
                 batch=self.batch,
                 seed=(self.seed, position),
+                buffer=self.shuffle_buffer,
                 cursor=START if cursors is None else cursors.get(position, START),
             )
             for position, one in enumerate(self.supplies)

@@ -12,7 +12,6 @@ import numpy as np
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.types import PairingSource, Sample
 
-BLOCK = 4096  # samples that are shuffled among themselves
 OPEN = 8  # shards that are read in turns, so that a block holds samples of several
 
 Place = tuple[int, int]  # a shard, and the position of a sample in it
@@ -49,13 +48,13 @@ START = Cursor(0, 0, (), (), 0, 0)
 
 
 def stream_batches(
-    source: PairingSource, names: Sequence[str], *, batch: int, seed: Sequence[int], cursor: Cursor = START
+    source: PairingSource, names: Sequence[str], *, batch: int, seed: Sequence[int], buffer: int, cursor: Cursor = START
 ) -> Iterator[tuple[tuple[str, ...], list[Sample], Cursor]]:
     """Yield names and samples of each batch, and the cursor that comes after it, epoch after epoch.
 
-    Each epoch opens the shards in another order and shuffles block by block. A batch is full: samples of a rare kind
-    wait for those of the next blocks and epochs. Samples without two of the items are left out. Raises InputError if an
-    epoch has too few for a batch.
+    Each epoch opens the shards in another order and shuffles block by block, a buffer of samples each. A batch is full:
+    samples of a rare kind wait for those of the next blocks and epochs. Samples without two of the items are left out.
+    Raises InputError if an epoch has too few for a batch.
     """
     pending: dict[tuple[str, ...], list[Found]] = defaultdict(list)
     for place, sample in _fetch(source, cursor.pending):
@@ -64,7 +63,7 @@ def stream_batches(
     while True:
         whole, usable = cursor.opened == 0, 0
         shards = _Shards(source, names, cursor, seed)
-        block = shards.take(BLOCK)
+        block = shards.take(buffer)
         while block:
             waiting = tuple(place for some in pending.values() for place, _ in some)
             cursor, following = cursor._replace(pending=waiting, emitted=0), list[Found]()
@@ -82,7 +81,7 @@ def stream_batches(
                     cursor = cursor._replace(emitted=cursor.emitted + 1)
                     if cursor.emitted > skip:
                         yield kind, samples, cursor
-            block, cursor, skip = following + shards.take(BLOCK - len(following)), after, 0
+            block, cursor, skip = following + shards.take(buffer - len(following)), after, 0
         if whole and usable < batch:
             raise InputError(
                 f"a batch of {batch} is larger than the data: source {seed[-1]} has {usable} samples with two or more "

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multimodal_ssl import InputError, PairingSource, Sample, stream_order
+from multimodal_ssl import InputError, PairingSource, Sample
 from multimodal_ssl.data import Supply, Ticket
 from multimodal_ssl.map_order import MapOrder
 from multimodal_ssl.plan import Plan, ordered_tickets
@@ -130,7 +130,7 @@ def test_a_stream_keeps_rare_kinds_until_they_fill_a_batch() -> None:
     assert max(visits.values()) - min(visits.values()) <= 8
 
 
-def test_a_stream_holds_no_samples_that_it_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_holds_no_samples_that_it_cannot_use() -> None:
     class Item:
         pass
 
@@ -145,9 +145,8 @@ def test_a_stream_holds_no_samples_that_it_cannot_use(monkeypatch: pytest.Monkey
                 alive.add(item)
                 yield Sample(str(index), {"a": item} if index % 2 else {"a": item, "b": item})
 
-    monkeypatch.setattr(stream_order, "BLOCK", 16)
     most = 0
-    for _ in Plan([supply(Lone())], batch=8, seed=0).tickets(start=0, stop=180):
+    for _ in Plan([supply(Lone())], batch=8, seed=0, shuffle_buffer=16).tickets(start=0, stop=180):
         most = max(most, len(alive))
     assert most < 16 + 3 * 8
 
@@ -181,6 +180,6 @@ def test_every_sample_with_an_item_is_embedded_once() -> None:
 
 def test_a_sample_that_waited_for_a_batch_and_is_gone_is_told() -> None:
     waiting = START._replace(pending=((0, 7),))
-    order = stream_batches(Stream(Numbers(5)), ["a", "b"], batch=2, seed=(0, 0), cursor=waiting)
+    order = stream_batches(Stream(Numbers(5)), ["a", "b"], batch=2, seed=(0, 0), buffer=16, cursor=waiting)
     with pytest.raises(InputError, match=r"sample 7 of shard 0 waited for a batch .* is gone: the data has changed"):
         next(order)

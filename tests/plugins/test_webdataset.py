@@ -27,7 +27,6 @@ from multimodal_ssl import (
     PairingSource,
     Sample,
     UnreadableError,
-    stream_order,
 )
 from multimodal_ssl.data import Batch, Feed, Supply, batches
 from multimodal_ssl.plan import Plan
@@ -228,10 +227,7 @@ def test_an_archive_that_changed_after_it_was_opened_is_told(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("shards", [1, 3, 11])
-def test_every_sample_comes_once_an_epoch_and_any_cursor_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int
-) -> None:
-    monkeypatch.setattr(stream_order, "BLOCK", 16)
+def test_every_sample_comes_once_an_epoch_and_any_cursor_goes_on(tmp_path: Path, shards: int) -> None:
     for i in range(shards):
         entries = [one for one in pairs(i * 10, i * 10 + 8) if one[0] != f"d/{i * 10:03}.txt"]
         rare = [(f"d/r{i}.{end}", b"x") for end in ("jpg", "txt", "json")]
@@ -241,7 +237,7 @@ def test_every_sample_comes_once_an_epoch_and_any_cursor_goes_on(
     steps = 3 * total
 
     def run(cursor: Cursor, count: int) -> list[tuple[Any, list[str], Cursor]]:
-        order = stream_batches(source, names, batch=1 if shards == 1 else 3, seed=(1, 0), cursor=cursor)
+        order = stream_batches(source, names, batch=1 if shards == 1 else 3, seed=(1, 0), buffer=16, cursor=cursor)
         return [(kind, [one.key for one in some], after) for kind, some, after in itertools.islice(order, count)]
 
     whole = run(START, steps)
