@@ -93,6 +93,10 @@ class Batch:
         """A number that batches of the same supply and the same items have in common."""
         return int(hash64([f"{self.supply} {sorted(self.inputs)}"])[0])
 
+    def pin_memory(self) -> Batch:
+        """Return it in memory from which a GPU copies while training goes on; DataLoader asks for it, in a thread."""
+        return replace(self, weight=self.weight.pin_memory(), inputs={k: _pin(one) for k, one in self.inputs.items()})
+
 
 def hash64(names: Iterable[str]) -> NDArray[np.int64]:
     """Return 64-bit hashes of groups or keys: the same in every process and run."""
@@ -275,6 +279,12 @@ class _Once(Iterable[Ticket]):
         return self.tickets
 
 
+def _pin(inputs: Inputs) -> Inputs:
+    if isinstance(inputs, Tensor):
+        return inputs.pin_memory()
+    return {name: tensor.pin_memory() for name, tensor in inputs.items()}
+
+
 def _same(value: Any) -> Any:
     return value
 
@@ -288,6 +298,7 @@ def batches(feed: Feed, tickets: Iterator[Ticket], *, workers: int) -> Iterator[
         num_workers=workers,
         collate_fn=_same,
         prefetch_factor=4 if workers else None,
+        pin_memory=torch.cuda.is_available(),
     )
     yield from loader
 

@@ -16,12 +16,12 @@ from rich.progress import Progress
 
 from multimodal_ssl.audited import apply_audit
 from multimodal_ssl.config import Config, SourceConfig, TrainConfig
-from multimodal_ssl.data import Supply, hash64, raw_items
+from multimodal_ssl.data import Supply, hash64
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.facts import EXAMPLES, Schedule, Shared, SourceFacts, tell
 from multimodal_ssl.files import write_text
 from multimodal_ssl.pace import Pace, measure_pace
-from multimodal_ssl.pipeline import ADAPT_ITEMS, build_binder, open_supplies, open_training, trained_pairs
+from multimodal_ssl.pipeline import adapt, build_binder, open_supplies, open_training, trained_pairs
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.remarks import remark
@@ -99,8 +99,7 @@ def inspect_config(
     )
     binder = build_binder(config, supplies, catalog)
     began = time.perf_counter()
-    for name in binder.encoders:
-        binder.encoder(name).adapt(raw_items(supplies, [name], binder.modalities[name], ADAPT_ITEMS))
+    adapt(binder, supplies)
     adapted = time.perf_counter() - began
     labels = [label_of(one) for one in config.sources]
     found = inspect_sources(

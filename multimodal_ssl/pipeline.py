@@ -36,7 +36,6 @@ from multimodal_ssl.voting import merge as vote
 
 FORMAT = 2  # of a run folder
 MARK = "# Written by mmssl: the config of the run in this folder, with every default.\n"
-ADAPT_ITEMS = 100_000  # raw items at most from which an encoder learns its preparation
 FREE_ON_RESUME = {"workers", "log_every", "checkpoint_every", "max_unreadable"}
 
 
@@ -75,8 +74,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
         if voices:
             write_text(config.run / "voices.json", json.dumps([asdict(one) for one in voices], indent=2))
     process.wait_for_everyone()
-    for name in binder.encoders:
-        binder.encoder(name).adapt(raw_items(supplies, [name], binder.modalities[name], ADAPT_ITEMS))
+    adapt(binder, supplies)
     trust = Trust(config.trust)
     train(Learner(binder, objective), plan, config.train, trust, run_dir=config.run, resume=resume)
     if process.is_main_process:
@@ -85,6 +83,13 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
         save_card(config.run)
     process.wait_for_everyone()
     return binder.eval()
+
+
+def adapt(binder: Binder, supplies: Sequence[Supply]) -> None:
+    """Let each encoder learn its preparation from raw items of the sources."""
+    for name in binder.encoders:
+        encoder = binder.encoder(name)
+        encoder.adapt(raw_items(supplies, [name], binder.modalities[name], encoder.adapt_to))
 
 
 def open_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:

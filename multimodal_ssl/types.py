@@ -185,10 +185,12 @@ class Encoder(nn.Module, ABC):
     Attributes:
         modality: the registered modality whose raw items it takes.
         width: F, the width of its features.
+        adapt_to: how many raw items, at most, `adapt` is given; they are spread over the sources.
     """
 
     modality: str
     width: int
+    adapt_to: int = 100_000
 
     @abstractmethod
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:

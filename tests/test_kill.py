@@ -18,6 +18,8 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -141,14 +143,17 @@ def page(folder: Path) -> dict[str, Any]:
 
 
 def film(folder: Path) -> dict[str, Any]:
-    with av.open(folder / "film.mp4", "w") as out:
+    film = folder / "film.mp4"
+    with av.open(film, "w") as out:
         stream = out.add_stream("libx264", rate=10, options={"preset": "ultrafast"})
         stream.width = stream.height = 32
         for number in range(COUNT * 5):
             pixels = np.full((32, 32, 3), number % 256, np.uint8)
             out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         out.mux(stream.encode(None))
-    source = {"name": "folder", "path": str(folder), "items": {"video": ".mp4"}}
+    with tarfile.open(folder / "films.tar", "w") as tar:
+        tar.add(film, film.name)
+    source = {"name": "webdataset", "path": str(folder / "films.tar"), "items": {"video": "mp4"}}
     return {
         "name": "video",
         "source": source,
@@ -180,12 +185,34 @@ def labels(folder: Path) -> dict[str, Any]:
     return {"name": "co-label", "sources": made, "label": "group"}
 
 
+def joined(folder: Path) -> dict[str, Any]:
+    path = table(folder)["path"]
+    pictures = {"name": "table", "path": path, "columns": {"image": "file"}, "key": "file", "group": "group"}
+    names = {"name": "table", "path": path, "columns": {"text": "name"}, "key": "file", "group": "group"}
+    return {"name": "join", "left": pictures, "right": names, "by": "key"}
+
+
+def parquet_dataset(folder: Path) -> dict[str, Any]:
+    for shard in range(3):
+        numbers = range(shard, COUNT, 3)
+        columns = {"image": map(picture, numbers), "caption": [f"thing {one % 13}" for one in numbers]}
+        pyarrow.parquet.write_table(
+            pa.table({name: list(one) for name, one in columns.items()}), folder / f"{shard}.parquet"
+        )
+    return {"name": "hf-dataset", "dataset": str(folder), "columns": {"image": "image", "text": "caption"}}
+
+
+def parquet_stream(folder: Path) -> dict[str, Any]:
+    return {**parquet_dataset(folder), "streaming": True}
+
+
 def some(folder: Path) -> dict[str, Any]:
     return {"name": "limit", "source": {**tars(folder), "stream": True}, "count": COUNT - 5}
 
 
 MAKERS: list[Callable[[Path], dict[str, Any]]] = [
-    table, files, tars, tar_stream, glyphs, sensors, page, film, mixed, part, labels, some,
+    table, files, tars, tar_stream, glyphs, sensors, page, film, mixed, part, labels, joined, parquet_dataset,
+    parquet_stream, some,
 ]  # fmt: skip
 KILLED = MAKERS if os.environ.get("MMSSL_KILLS") else [table, tar_stream]  # all of them take some minutes
 

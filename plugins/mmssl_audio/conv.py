@@ -32,6 +32,7 @@ class LogMelEncoder(Encoder):
     """
 
     modality = "audio"
+    adapt_to = 2000  # decoding takes its time, and they are seconds of frames each
     mean: Tensor
     std: Tensor
 

@@ -6,10 +6,9 @@ import codecs
 import html
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from mmssl_video.container import Media, MediaError, opened, origin
+from mmssl_video.container import Media, MediaError, opened, origin, read_lazy
 
 _TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
@@ -59,12 +58,12 @@ def parse(data: bytes | str) -> tuple[list[Cue], list[tuple[str, str]]]:
 
 
 def read_file(item: Media) -> tuple[list[Cue], list[tuple[str, str]]]:
-    """Read subtitles from a path, from the bytes or the text of a file, or from what has `open`."""
-    if isinstance(item, bytes | str):
-        return parse(item)
+    """Read subtitles from a path, or from the bytes or the text of a file."""
+    found: Any = read_lazy(item)
+    if isinstance(found, bytes | str):
+        return parse(found)
     try:
-        with item.open("rb") if isinstance(item, Path) else item.open() as file:
-            return parse(file.read())
+        return parse(found.read_bytes())
     except OSError as error:
         raise MediaError(f"its subtitles can't be read: {error.strerror or error}") from error
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeAlias, runtime_checkable
+from typing import Any, BinaryIO, TypeAlias
 
 import av
 from av.stream import Disposition
+
+from multimodal_ssl import LazyItem
 
 MAX_PIXELS = 7680 * 4320  # of one picture: 8K
 MAX_DURATION = 24 * 3600.0  # seconds; more is a header that lies, or a stream that never ends
@@ -20,14 +22,7 @@ MAX_DURATION = 24 * 3600.0  # seconds; more is a header that lies, or a stream t
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,flv,asf,mxf,gif,wav,mp3,flac,aac"
 
 
-@runtime_checkable
-class Openable(Protocol):
-    """What can be read again and again, such as a member of an archive."""
-
-    def open(self) -> BinaryIO: ...
-
-
-Media: TypeAlias = Path | str | bytes | Openable
+Media: TypeAlias = Path | str | bytes | LazyItem
 
 
 class MediaError(ValueError):
@@ -47,21 +42,28 @@ class Header:
     sound: tuple[float, float] | None
 
 
+def read_lazy(item: Any) -> Any:
+    """Return what a lazy item stands for, and any other item as it is; raise MediaError if it can't be had."""
+    try:
+        return item.read() if isinstance(item, LazyItem) else item
+    except (OSError, ValueError) as error:
+        raise MediaError(str(error)) from error
+
+
 @contextmanager
 def opened(media: Media) -> Iterator[Any]:
     """Open a file for reading; whatever is wrong with it while it is open becomes a MediaError."""
     file: BinaryIO | None = None
     try:
+        media = read_lazy(media)
         if isinstance(media, str | os.PathLike):
             if not os.path.isfile(media):
                 raise MediaError(f"there is no file {os.fspath(media)}")
             file = open(media, "rb")  # noqa: SIM115 - closed below, as the others are
         elif isinstance(media, bytes):
             file = io.BytesIO(media)
-        elif isinstance(media, Openable):
-            file = media.open()
         else:
-            raise MediaError(f"a video is a path, bytes or what has a method open, not a {type(media).__name__}")
+            raise MediaError(f"a video is a path or bytes, not a {type(media).__name__}")
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
         # Names and titles in messy files are in any encoding.
         with av.open(file, container_options=options, metadata_errors="replace", buffer_size=1 << 18) as container:

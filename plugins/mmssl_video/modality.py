@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmssl_video.container import Openable
 from mmssl_video.decoding import Pictures, all_pictures
 from multimodal_ssl import Modality
 from multimodal_ssl.types import Preview
@@ -18,7 +17,7 @@ STRIP, HEIGHT = 6, 96  # pictures of a preview, and their height in pixels
 
 
 def load(value: Any) -> Pictures:
-    """Return the pictures [T, H, W, 3] (uint8) of an array, or all those of a file: a path, bytes or what has `open`.
+    """Return the pictures [T, H, W, 3] (uint8) of an array, or all those of a file: a path or bytes.
 
     How fast they follow each other is not told: the encoder takes as many as it wants from them, evenly.
     """
@@ -28,7 +27,7 @@ def load(value: Any) -> Pictures:
         if value.size == 0:
             raise ValueError(f"the video is empty: its shape is {list(value.shape)}")
         return value
-    if isinstance(value, str | os.PathLike | bytes | Openable):
+    if isinstance(value, str | os.PathLike | bytes):
         return all_pictures(value)  # type: ignore[arg-type]  # a PathLike is as good as a Path
     raise ValueError(f"a video is a path, bytes or an array [T, H, W, 3], not a {type(value).__name__}")
 

@@ -6,14 +6,14 @@ import io
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
 from mmssl_video import container, open_video
-from multimodal_ssl import Catalog, InputError, MapSource, PairingSource, Sample, UnreadableError
+from multimodal_ssl import Catalog, InputError, LazyItem, MapSource, PairingSource, Sample, UnreadableError
 from multimodal_ssl.testing import check_pairing_source
 
 from ..toys import present, refusal
@@ -47,14 +47,16 @@ class Stream(PairingSource):
         return iter(self.source)
 
 
-class Member:
-    """What can be opened again and again."""
+class Member(LazyItem):
+    """What is read when it is used; None is gone by then."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | None) -> None:
         self.data = data
 
-    def open(self) -> BinaryIO:
-        return io.BytesIO(self.data)
+    def read(self) -> bytes:
+        if self.data is None:
+            raise ValueError("the archive has changed")
+        return self.data
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +170,7 @@ def test_every_kind_of_item_and_a_stream_give_the_same(four: bytes, tmp_path: Pa
     assert [sample.items["sound"] for sample in stream] == wanted
     assert [sample.key for sample in stream.read(0, 2)] == ["a@2-3", "a@3-4"]
     assert stream.skipped[0][0] == "bad"
+    assert open_films({"gone": Member(None), "a": four}).skipped == [("gone", "the archive has changed")]
 
 
 def test_pictures_are_of_the_size_asked_for(four: bytes) -> None:
@@ -188,11 +191,12 @@ def test_words_come_from_the_film_or_from_a_file_beside_it() -> None:
     check_pairing_source(inside)
     assert [sample.items.get("text") for sample in inside] == ["one", None, "three"]
     srt = b"1\n00:00:01,100 --> 00:00:01,900\ntwo\n\nx --> y\nodd\n"
-    source = open_video(source=Films({"a": film(3.0)}, srt=srt), **ALL, subtitles="text", subtitles_from="srt")
-    assert isinstance(source, MapSource)
-    check_pairing_source(source)
-    assert [sample.items.get("text") for sample in source] == [None, "two", None]
-    assert [where for where, _ in source.skipped] == ["a, subtitles, line 5"]
+    for item in (srt, Member(srt)):
+        source = open_video(source=Films({"a": film(3.0)}, srt=item), **ALL, subtitles="text", subtitles_from="srt")
+        assert isinstance(source, MapSource)
+        check_pairing_source(source)
+        assert [sample.items.get("text") for sample in source] == [None, "two", None]
+        assert [where for where, _ in source.skipped] == ["a, subtitles, line 5"]
 
 
 def test_a_film_without_sound_lacks_it_in_the_manifest(four: bytes) -> None:
