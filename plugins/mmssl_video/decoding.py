@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from mmssl_video.container import MAX_PIXELS, Media, MediaError, opened, origin, pictures_of, sound_of
@@ -76,14 +77,16 @@ class Scaler:
     def __init__(self, size: int | None) -> None:
         self._size = size
         self._target: tuple[int, int] | None = None
+        self._reformatter = VideoReformatter()  # a frame's own would be set up anew for each
 
     def __call__(self, frame: Any) -> Pictures:
         if self._target is None:
             ratio = frame.sample_aspect_ratio if hasattr(frame, "sample_aspect_ratio") else None
             self._target = _target(frame.width, frame.height, float(ratio or 1), self._size)
         width, height = self._target
-        pixels: Pictures = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
-        return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+        pixels: Any = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
+        upright: Pictures = np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+        return upright
 
 
 def _target(width: int, height: int, ratio: float, size: int | None) -> tuple[int, int]:
