@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multimodal_ssl.config import CorruptConfig
-from multimodal_ssl.data import hash64, raw_digest
+from multimodal_ssl.data import as_text, hash64, raw_digest
 from multimodal_ssl.errors import InputError, UnreadableError, nearest
 from multimodal_ssl.subset import Subset
 from multimodal_ssl.types import Manifest, MapSource, PairingSource, Sample
@@ -75,13 +76,14 @@ class Corrupted(MapSource):
             length[:, self._place] = np.where(self.dropped, 0, length[self._origin, self._place])
         return replace(manifest, present=present, length=length)
 
-    def _garble(self, text: str, index: int) -> str:
+    def _garble(self, item: Any, index: int) -> str:
         """Return the text with some of its words from that of another row."""
         rng = np.random.default_rng((self.seed, index))
+        text: str = as_text(item)
         words = text.split()
         try:
-            others = str(self.source[int(rng.integers(len(self)))].items.get(self.item, "")).split() or words
-        except UnreadableError:
+            others = as_text(self.source[int(rng.integers(len(self)))].items.get(self.item, "")).split() or words
+        except (UnreadableError, OSError, ValueError):
             return text
         return " ".join(str(rng.choice(others)) if rng.random() < self.words else word for word in words)
 
@@ -91,9 +93,10 @@ class Corrupted(MapSource):
         for row in rows:
             try:
                 sample = self.source[int(row)]
-            except UnreadableError:
-                sample = Sample("", {self.item: f"row {row}"})
-            item = sample.items[self.item]
+                item = sample.items[self.item]
+                item = as_text(item) if self.modalities[self.item] == "text" else item
+            except (UnreadableError, OSError, ValueError):
+                sample, item = Sample("", {}), f"row {row}"
             groups.append(sample.group or f"row {row}")
             digests.append(raw_digest(item))
             texts.append(item if config.kind == "near" else "")  # all at once: they may be large

@@ -161,6 +161,18 @@ def raw_digest(item: Any) -> int:
     return digest(np.frombuffer(item, np.uint8) if isinstance(item, bytes) else item)
 
 
+def as_text(item: Any) -> Any:
+    """Return what a text item says: itself, or the UTF-8 of a file, bytes or a lazy item; what is no text as it is.
+
+    Raises OSError or ValueError where it can't be read.
+    """
+    if isinstance(item, LazyItem):
+        item = item.read()
+    if isinstance(item, Path):
+        item = item.read_bytes()
+    return item.decode("utf-8-sig") if isinstance(item, bytes) else item
+
+
 def attempt(source: MapSource) -> Iterator[tuple[int, Sample | UnreadableError]]:
     """Yield each row with its sample, or with why it can't be read, whatever the source raises."""
     for row in range(len(source)):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from multimodal_ssl import (
     Catalog,
     InputError,
+    LazyItem,
     Manifest,
     MapSource,
     Modality,
@@ -246,6 +249,31 @@ def test_so_many_words_of_a_text_become_words_of_other_texts() -> None:
         foreign += len(strangers)
     assert foreign / 8000 == pytest.approx(0.3, abs=0.02)
     assert not source.mismatched.any()
+
+
+@pytest.mark.parametrize("kind", ["uniform", "near"])
+def test_texts_that_are_read_later_are_changed_as_others_are(kind: Kind, tmp_path: Path) -> None:
+    class Later(Words):
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            if "text" not in sample.items:
+                return sample
+            path = tmp_path / f"{index}.txt"
+            path.write_text(sample.items["text"])
+            return replace(sample, items={**sample.items, "text": path if index % 2 else Later.Item(path)})
+
+        @dataclass(frozen=True)
+        class Item(LazyItem):
+            path: Path
+
+            def read(self) -> bytes:
+                return self.path.read_bytes()
+
+    config = CorruptConfig(mismatch=0.3, words=0.5, kind=kind, seed=2)
+    plain, later = Corrupted(Words(), config, NAMES), Corrupted(Later(), config, NAMES)
+    assert (plain.mismatched == later.mismatched).all()
+    for row in range(200):
+        assert later[row].items == plain[row].items
 
 
 def test_words_of_what_is_no_text_are_refused() -> None:

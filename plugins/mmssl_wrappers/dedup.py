@@ -146,7 +146,7 @@ def _pictures(name: str) -> Modality:
 
 def _hash(modality: Modality, item: Any) -> int | None:
     try:
-        return difference_hash(modality.load(item))
+        return difference_hash(modality.open(item))
     except Exception:  # noqa: BLE001 - whatever is wrong with a picture, it stays, and training records it
         return None
 

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, final, overload
 
-from multimodal_ssl import InputError, MapSource, PairingSource, Sample, UnreadableError
-from multimodal_ssl.data import attempt
+from multimodal_ssl import InputError, LazyItem, MapSource, PairingSource, Sample, UnreadableError
+from multimodal_ssl.data import as_text, attempt
 from multimodal_ssl.errors import nearest
 
 BUILT_IN = ("key", "group")
@@ -86,9 +86,10 @@ def fact(sample: Sample, name: str) -> str | float | None:
     if name in sample.metadata:
         return sample.metadata[name]
     item = sample.items.get(name)
-    if isinstance(item, Path):
+    if isinstance(item, Path | LazyItem):
         try:
-            return item.read_text(encoding="utf-8-sig").strip()
+            item = as_text(item)
+            item = item.strip() if isinstance(item, str) else item
         except (OSError, ValueError) as error:
             raise UnreadableError(sample.key, f"{name}: {item} is no text that can be read: {error}") from error
     return item if isinstance(item, str | float | int) else None
@@ -96,7 +97,7 @@ def fact(sample: Sample, name: str) -> str | float | None:
 
 def facts_of(sample: Sample) -> set[str]:
     """Return the names that `fact` may be asked for."""
-    texts = {name for name, item in sample.items.items() if isinstance(item, str | Path)}
+    texts = {name for name, item in sample.items.items() if isinstance(item, str | Path | LazyItem)}
     return {*BUILT_IN, *sample.metadata, *texts}
 
 

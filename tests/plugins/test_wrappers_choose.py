@@ -17,8 +17,10 @@ from PIL import Image
 from mmssl_wrappers.dedup import ByHash, deduplicate
 from mmssl_wrappers.near import difference_hash, pairs_above, pairs_within
 from multimodal_ssl import Catalog, InputError, MapSource, PairingSource, Sample
+from multimodal_ssl.config import parse_config
+from multimodal_ssl.pipeline import fit
 
-from .wrapping import Listed, Sharded, check, keys, refusal, wrap
+from .wrapping import Lazy, Listed, Sharded, check, keys, refusal, wrap
 
 SAMPLES = [
     Sample(
@@ -108,8 +110,9 @@ def test_files_are_compared_by_what_they_hold(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     items: list[Any] = [*(tmp_path / name for name in contents), tmp_path / "gone", tmp_path / "gone", b"same", "diff"]
     items += [np.zeros(3), np.zeros(3), np.zeros(3, np.float32)]
+    items += [Lazy(1, b"same"), Lazy(2, None), Lazy(3, None), Lazy(4, tmp_path / "4"), Lazy(5, "new"), Lazy(6, b"new")]
     source = Listed([Sample(str(i), {"a": item}) for i, item in enumerate(items)])
-    assert keys(wrap("dedup", source=source, by=["a"])) == ["0", "2", "3", "4", "5", "8", "10"]
+    assert keys(wrap("dedup", source=source, by=["a"])) == ["0", "2", "3", "4", "5", "8", "10", "12", "13", "15"]
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -147,13 +150,43 @@ def test_a_picture_saved_anew_is_a_near_duplicate_and_plain_ones_are_not(tmp_pat
     (tmp_path / "broken.png").write_bytes(b"no picture")
     samples = [Sample(path.name, {"image": path}) for path in sorted(tmp_path.iterdir())]
     source = Listed(samples, {"image": "image"})
+    lazy = [Sample(one.key, {"image": Lazy(i, one.items["image"].read_bytes())}) for i, one in enumerate(samples)]
     left, dropped = deduplicate(source, ["image"], ByHash(6), "drop")
     assert dropped == [("0.png", "0.jpg"), ("1.png", "1.jpg"), ("2.png", "2.jpg"), ("red.png", "red again.png")]
     assert len(keys(left)) == len(samples) - 4
+    assert deduplicate(Listed(lazy, {"image": "image"}), ["image"], ByHash(6), "drop").dropped == dropped
     assert keys(wrap("dedup", source=source, by=["image"], near={"hash": 6})) == keys(left)
     assert difference_hash(Image.new("L", (5, 5), 7)) is None
     for wrong in ({"hash": 65}, {"hash": 1.5}, {"run": "x"}, {}):
         assert "give {hash: 3}" in refusal(lambda wrong=wrong: wrap("dedup", source=source, by=["image"], near=wrong))
+
+
+def test_what_a_run_finds_near_is_a_near_duplicate(tmp_path: Path) -> None:
+    texts = [f"{colour} {thing}" for colour in ("red", "blue", "green") for thing in ("cup", "box", "hat", "Cup")]
+    (tmp_path / "t.csv").write_text("text,other\n" + "\n".join(f"{one},{one[::-1]}" for one in texts))
+    text = {"name": "small-text", "width": 16, "depth": 1, "heads": 1, "vocabulary": 300, "length": 8, "drop": 0.0}
+    columns = {"text": "text", "other": {"column": "other", "modality": "text"}}
+    config = parse_config(
+        {
+            "run": str(tmp_path / "run"),
+            "sources": [{"name": "table", "path": str(tmp_path / "t.csv"), "columns": columns}],
+            "encoders": {"text": text, "other": text},
+            "train": {"steps": 2, "batch": 4, "workers": 0},
+        }
+    )
+    binder = fit(config)
+    samples = [Sample(str(i), {"text": one}) for i, one in enumerate(texts)]
+    vectors = binder.encode("text", texts)
+    above = float(np.quantile((vectors @ vectors.T)[np.triu_indices(len(texts), 1)], 0.8))
+    near = {"run": str(tmp_path / "run"), "above": above}
+    stays: list[int] = []
+    for i in range(len(texts)):
+        if not any(vectors[i] @ vectors[j] >= above for j in stays):
+            stays.append(i)
+    assert 2 < len(stays) < len(texts)
+    assert keys(wrap("dedup", source=Listed(samples), by=["text"], near=near)) == [str(i) for i in stays]
+    said = refusal(lambda: wrap("dedup", source=Listed([Sample("0", {"image": "x"})]), by=["image"], near=near))
+    assert "has no encoder of 'image': other, text" in said
 
 
 @st.composite

@@ -16,7 +16,7 @@ from rapidfuzz import fuzz
 from multimodal_ssl import MapSource, Sample
 from multimodal_ssl.testing import check_resume
 
-from .wrapping import Listed, Sharded, check, keys, refusal, wrap
+from .wrapping import Lazy, Listed, Sharded, check, keys, refusal, wrap
 
 
 def photos(size: int = 12, group: str = "") -> list[Sample | None]:
@@ -195,10 +195,11 @@ def test_what_is_no_time_or_place_is_told(capsys: pytest.CaptureFixture[str]) ->
 def test_keys_and_texts_of_files_can_be_joined_on(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\ufeff s3\n", encoding="utf-8")
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\xff")
-    left = Listed([Sample(name, {"note": tmp_path / f"{name}.txt"}) for name in "abc"])
+    notes = {name: tmp_path / f"{name}.txt" for name in "abc"} | {"d": Lazy(0, b"s4 "), "e": Lazy(1, None)}
+    left = Listed([Sample(name, {"note": note}) for name, note in notes.items()])
     source = wrap("join", left=left, right=Listed(sounds()), by={"left": "note", "right": "key"})
-    assert keys(source) == ["a+s3"]
-    assert [key for key, _ in source.skipped] == ["left/b", "left/c"]
+    assert keys(source) == ["a+s3", "d+s4"]
+    assert [key for key, _ in source.skipped] == ["left/b", "left/c", "left/e"]
 
 
 def test_items_of_one_name_need_another() -> None:
