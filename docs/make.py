@@ -75,18 +75,25 @@ def reference() -> str:
         for name in catalog.names(kind):
             plugin, factory = catalog.get(kind, name)
             if plugin in OURS:
-                parts.append(f"**{name}** ({plugin}): {' '.join((inspect.getdoc(factory) or '').split())}\n")
-                parts += _options(options_of(factory))
+                about, _, args = (inspect.getdoc(factory) or "").partition("\nArgs:\n")
+                parts.append(f"### {name}\n\nFrom {plugin}. {about.strip()}\n")
+                parts += _options(options_of(factory), _meanings(args))
     return "\n".join(parts)
 
 
-def _options(options: Mapping[str, inspect.Parameter]) -> list[str]:
+def _meanings(args: str) -> dict[str, str]:
+    """Return what the Args of a docstring say of each."""
+    found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", args, re.MULTILINE)
+    return {name: " ".join(text.split()).replace("|", "\\|") for name, text in found}
+
+
+def _options(options: Mapping[str, inspect.Parameter], meanings: Mapping[str, str]) -> list[str]:
     if not options:
         return []
-    rows = ["| option | type | default |\n|---|---|---|"]
+    rows = ["| option | type | default | |\n|---|---|---|---|"]
     for key, one in options.items():
         default = "required" if one.default is inspect.Parameter.empty else f"`{one.default!r}`"
-        rows.append(f"| {key} | {_type(one.annotation)} | {default} |")
+        rows.append(f"| {key} | {_type(one.annotation)} | {default} | {meanings.get(key, '')} |")
     return [*rows, ""]
 
 
