@@ -20,7 +20,8 @@ from multimodal_ssl import Catalog, InputError, MapSource, PairingSource, Sample
 from multimodal_ssl.config import parse_config
 from multimodal_ssl.pipeline import fit
 
-from .wrapping import Lazy, Listed, Sharded, check, keys, refusal, wrap
+from ..toys import Lazy
+from .wrapping import Listed, Sharded, check, keys, refusal, wrap
 
 SAMPLES = [
     Sample(

@@ -16,7 +16,8 @@ from rapidfuzz import fuzz
 from multimodal_ssl import MapSource, Sample
 from multimodal_ssl.testing import check_resume
 
-from .wrapping import Lazy, Listed, Sharded, check, keys, refusal, wrap
+from ..toys import Lazy
+from .wrapping import Listed, Sharded, check, keys, refusal, wrap
 
 
 def photos(size: int = 12, group: str = "") -> list[Sample | None]:
