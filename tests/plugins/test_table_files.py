@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mmssl_sources import formats
-from multimodal_ssl import Sample
+from multimodal_ssl import InputError, Sample
 from multimodal_ssl.testing import check_pairing_source
 
 from ..toys import present
@@ -90,6 +91,67 @@ def test_bad_lines_of_jsonl_are_skipped_and_recorded(
         (tmp_path / "t.jsonl").write_bytes(b"\n".join([good, line, good]))
         source = open_table(tmp_path / "t.jsonl")
         assert (len(source), [place for place, _ in source.skipped]) == (2, ["row 1 (from 0)"])
+
+
+ODD = {
+    "text": ["null", "1", "[1]", '{"a": 1}', "true", '"\\ud800"', '"\u00e9"', '"2020-01-01"'],
+    "n": ["1.5", "null", '"7"', "1e400", "-0", "9" * 20, "NaN", "1E2", "01", "true"],
+    "b": ["null", "1", '"true"', "True"],
+}
+
+
+def lines_of_jsonl(rng: random.Random, *, odd: bool) -> list[str]:
+    """Return objects of a text, a number and a truth value, some of them odd in one way or another."""
+    lines = []
+    for _ in range(rng.randrange(1, 60)):
+        cells = {
+            "text": f'"w\\u00e9 {rng.randrange(9)}\\n"',
+            "n": str(rng.randrange(-9, 99)),
+            "b": "true",
+            "more": "[{}]",
+        }
+        if odd and rng.random() < 0.3:
+            name = rng.choice([*ODD])
+            cells[name] = rng.choice(ODD[name])
+        parts = [f'"{name}": {cell}' for name, cell in cells.items()]
+        rng.shuffle(parts)
+        if odd and rng.random() < 0.1:
+            parts = rng.choice([parts[1:], [*parts, parts[0]]])
+        line = "{" + ", ".join(parts) + "}"
+        wrong = [
+            "[1]",
+            "nope",
+            line[:-1],
+            "",
+            "{}",
+            line + "}",
+            f"{line} {line}",
+            f" {line}\t",
+            line.replace("te", "t\\u0065"),
+        ]
+        lines.append(rng.choice(wrong) if odd and rng.random() < 0.05 else line)
+    return lines
+
+
+def test_jsonl_gives_the_same_whether_arrow_or_python_reads_a_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, plain = random.Random(0), formats._parse_plain
+    tables: list[Any] = []
+    monkeypatch.setattr(formats, "_BLOCK", 300)
+    for turn in range(150):
+        (tmp_path / "t.jsonl").write_text("\n".join(lines_of_jsonl(rng, odd=turn % 2 == 1)), encoding="utf-8")
+        found = []
+        for reader in (lambda *given: tables.append(plain(*given)) or tables[-1], lambda *_: None):
+            monkeypatch.setattr(formats, "_parse_plain", reader)
+            try:
+                blocks = list(formats.read(tmp_path / "t.jsonl", [*ODD]))
+                found.append(repr([(one.rows.to_pydict(), one.numbers.tolist(), one.skipped) for one in blocks]))
+            except InputError as error:
+                found.append(str(error))
+        assert found[0] == found[1]
+    assert sum(one is not None for one in tables) > 300
+    assert sum(one is None for one in tables) > 50
 
 
 def test_a_row_of_jsonl_may_leave_out_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
