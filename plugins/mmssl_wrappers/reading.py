@@ -69,6 +69,17 @@ def random_access(source: PairingSource, what: str, remedy: str) -> MapSource:
     raise InputError(f"{what} is {type(source).__name__}, which has no random access: {remedy}")
 
 
+def check_keys(keys: Iterable[str], what: str) -> None:
+    """Raise InputError for a key that comes again: a sample of a stream is known by its key alone."""
+    seen = set[str]()
+    for key in keys:
+        if key in seen:
+            raise InputError(
+                f"{what}: two samples of the source have the key {key!r}; make its keys unique, e.g. by another `key`"
+            )
+        seen.add(key)
+
+
 def check_items(source: PairingSource, names: Iterable[str], option: str) -> None:
     """Raise InputError for a name of items that a source has not."""
     for name in names:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmssl_wrappers.contents import Glance, digests, glance
 from mmssl_wrappers.links import Link, Rows, equal, unite
-from mmssl_wrappers.reading import Through, check_items, rows_of
+from mmssl_wrappers.reading import Through, check_items, check_keys, rows_of
 from multimodal_ssl import InputError, MapSource, PairingSource, Sample
 from multimodal_ssl.data import draw, hash64
 from multimodal_ssl.errors import nearest
@@ -36,6 +36,8 @@ def split(
             raise _empty(part, shares, "")
         return Through(source, flow)
     keys, names, sets = _read(source, items)
+    if not isinstance(source, MapSource):
+        check_keys(keys, "split.by")
     drawn = _places(seed, names, sets)
     inside = (drawn >= interval[0]) & (drawn < interval[1])
     if not inside.any():

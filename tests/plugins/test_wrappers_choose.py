@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,22 @@ def test_files_are_compared_by_what_they_hold(tmp_path: Path) -> None:
     items += [Lazy(1, b"same"), Lazy(2, None), Lazy(3, None), Lazy(4, tmp_path / "4"), Lazy(5, "new"), Lazy(6, b"new")]
     source = Listed([Sample(str(i), {"a": item}) for i, item in enumerate(items)])
     assert keys(wrap("dedup", source=source, by=["a"])) == ["0", "2", "3", "4", "5", "8", "10", "12", "13", "15"]
+
+
+def test_a_stream_whose_keys_come_again_is_refused_where_samples_are_known_by_them() -> None:
+    twice = Sharded([Sample(f"k{i // 2}", {"a": f"a{i // 4}", "b": f"b{i}"}) for i in range(20)])
+    rows = Listed(twice.samples)
+    for name, options in {
+        "limit": {"count": 7, "seed": 1},
+        "dedup": {"by": ["a"]},
+        "split": {"part": "x", "shares": {"x": 0.5, "y": 0.5}, "by": ["b"]},
+    }.items():
+        said = refusal(lambda name=name, options=options: wrap(name, source=twice, **options))
+        assert re.fullmatch(rf"{name}.*: two samples of the source have the key 'k\d'; make its keys unique.*", said)
+        assert 0 < len(wrap(name, source=rows, **options)) < 20  # rows are known by their number
+    for seed in range(20):  # wherever the key that comes again lies
+        with pytest.raises(InputError):
+            wrap("limit", source=twice, count=1, seed=seed)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
