@@ -136,7 +136,7 @@ class PairingSource(ABC):
     Attributes:
         modalities: name in ``Sample.items`` -> registered modality, e.g. ``{"outline": "series"}``.
         skipped: what could not even be made a sample, such as a broken line: where, and why. It may grow while the
-            source is read.
+            source is read, but stays the same object, which sources that are made of this one keep.
         num_shards: of which it consists.
     """
 

@@ -185,7 +185,7 @@ class HuggingFaceStream(Shards):
                     f"{self._where}: the rest of shard {shard} of {self.num_shards} did not come ({_short(error)}): "
                     "run it again, or download the dataset and give its folder"
                 ) from error
-            self._skipped[str(shard), f"the rest of the file can't be read: {_short(error)}"] = None
+            self._tell([(str(shard), f"the rest of the file can't be read: {_short(error)}")])
 
     def _good(self, told: pa.Table, present: np.ndarray, places: Sequence[str]) -> list[int]:
         """Return the rows that make samples, and tell the others."""
@@ -198,7 +198,7 @@ class HuggingFaceStream(Shards):
             wrong |= {row: "it has no key" for row, key in enumerate(keys) if not key}
         nothing = f"the row has no {' and no '.join(self.modalities)}"
         wrong |= dict.fromkeys(np.flatnonzero(~present.any(axis=1)).tolist(), nothing)
-        self._skipped.update({(places[row], why): None for row, why in sorted(wrong.items())})
+        self._tell((places[row], why) for row, why in sorted(wrong.items()))
         return [row for row in range(len(places)) if row not in wrong]
 
     def _samples(

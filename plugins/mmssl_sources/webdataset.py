@@ -181,6 +181,7 @@ class TarStream(Shards):
 
                 for key, parts in samples(file, name, self._layout, skipped, take, start=start):
                     self._tell(skipped)
+                    skipped.clear()
                     try:
                         sample = _sample(key, parts, self._layout)
                     except ValueError as error:
@@ -189,10 +190,6 @@ class TarStream(Shards):
         except OSError as error:
             skipped.append((name, f"the archive is broken: {error}"))
         self._tell(skipped)
-
-    def _tell(self, skipped: list[tuple[str, str]]) -> None:
-        self._skipped.update(dict.fromkeys(skipped))
-        skipped.clear()
 
 
 @contextmanager
