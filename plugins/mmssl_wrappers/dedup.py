@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mmssl_wrappers.contents import Glance, digests, glance
+from mmssl_wrappers.items import find
 from mmssl_wrappers.links import Link, equal, name_sets, unite
 from mmssl_wrappers.near import BITS, difference_hash, pairs_above, pairs_within
 from mmssl_wrappers.reading import Through, check_items, check_keys, count, rows_of, tell
@@ -87,9 +88,9 @@ def deduplicate(
         keys.append(sample.key)
         items = sample.items if isinstance(sample, Sample) else {}
         groups.append(sample.group if isinstance(sample, Sample) else "")
-        seen.append(tuple(glance(items[name]) if name in items else None for name in by))
+        seen.append(tuple(glance(find(items, name)) if name in items else None for name in by))
         if picture:
-            hashes.append(_hash(picture, items[by[0]]) if by[0] in items else None)
+            hashes.append(_hash(picture, find(items, by[0])) if by[0] in items else None)
     if not isinstance(source, MapSource):
         check_keys(keys, "dedup")
     columns = [list(digests(column)) for column in zip(*seen, strict=True)]

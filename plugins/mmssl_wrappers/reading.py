@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, final, overload
@@ -106,10 +106,9 @@ def fact(sample: Sample, name: str) -> str | float | None:
     return item if isinstance(item, str | float | int) else None
 
 
-def facts_of(sample: Sample) -> set[str]:
-    """Return the names that `fact` may be asked for."""
-    texts = {name for name, item in sample.items.items() if isinstance(item, str | Path | LazyItem)}
-    return {*BUILT_IN, *sample.metadata, *texts}
+def facts_of(sample: Sample, modalities: Mapping[str, str]) -> set[str]:
+    """Return the names that `fact` may be asked for: told by modality, since to look at an item may decode a video."""
+    return {*BUILT_IN, *sample.metadata, *(name for name in sample.items if modalities.get(name) == "text")}
 
 
 def unknown(name: str, known: Iterable[str], option: str) -> InputError:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmssl_wrappers.contents import Glance, digests, glance
+from mmssl_wrappers.items import find
 from mmssl_wrappers.links import Link, Rows, equal, unite
 from mmssl_wrappers.reading import Through, check_items, check_keys, rows_of
 from multimodal_ssl import InputError, MapSource, PairingSource, Sample
@@ -58,7 +59,7 @@ def _read(source: PairingSource, items: Sequence[str]) -> tuple[list[str], list[
         groups.append(had.group)
         names.append(_name(had) if isinstance(sample, Sample) else "")
         for column, name in zip(seen, items, strict=True):
-            column.append(glance(had.items[name]) if name in had.items else None)
+            column.append(glance(find(had.items, name)) if name in had.items else None)
     links: list[Iterator[Link]] = [equal(group or None for group in groups)]
     links += [equal(digests(column)) for column in seen]
     if isinstance(source, MapSource) and (numbers := source.manifest().group) is not None:

@@ -21,7 +21,7 @@ from multimodal_ssl import Catalog, InputError, MapSource, PairingSource, Sample
 from multimodal_ssl.config import parse_config
 from multimodal_ssl.pipeline import fit
 
-from .wrapping import Lazy, Listed, Sharded, check, keys, refusal, wrap
+from .wrapping import Decoded, Lazy, Listed, Sharded, check, keys, refusal, wrap
 
 SAMPLES = [
     Sample(
@@ -85,6 +85,17 @@ def test_what_can_t_be_read_stays_in_a_filter_and_a_dedup_and_has_one_part_in_a_
     assert len(wrap("dedup", source=source, by=["a"])) == 3
     parts = [len(wrap("split", source=source, part=part, shares={"x": 0.5, "y": 0.5}, seed=4)) for part in "xy"]
     assert sum(parts) == 3
+
+
+def test_an_item_that_is_damaged_is_equal_to_nothing_and_stays() -> None:
+    clips = [Decoded(image=one) for one in (b"x", None, b"x", None)]
+    source = Listed([Sample(f"k{i}", one) for i, one in enumerate(clips)], {"image": "image"})
+    assert keys(wrap("dedup", source=source, by=["image"])) == ["k0", "k1", "k3"]
+    assert len(wrap("dedup", source=source, by=["image"], near={"hash": 3})) == 3
+    shares = {"x": 0.5, "y": 0.5}
+    parts = [keys(wrap("split", source=source, part=part, shares=shares, by=["image"])) for part in shares]
+    assert sorted(itertools.chain(*parts)) == ["k0", "k1", "k2", "k3"]
+    assert all(("k0" in part) == ("k2" in part) for part in parts)
 
 
 @pytest.mark.parametrize("source", both())
