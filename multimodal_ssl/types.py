@@ -59,6 +59,16 @@ def _no_measures(_: Any) -> Mapping[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokenItem(LazyItem):
+    """An item of which a stream knows that it can't be read: why is told when its sample is used."""
+
+    reason: str
+
+    def read(self) -> Any:
+        raise ValueError(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
 class Modality:
     """A kind of signal.
 

@@ -19,8 +19,7 @@ from mmssl_sources.cells import Cells
 from mmssl_sources.features import Reader, Taken
 from mmssl_sources.shards import Shards
 from mmssl_sources.table import cast_to_text, number, parse_weights, read_keys, read_metadata, read_weights
-from mmssl_sources.webdataset import Unreadable
-from multimodal_ssl import InputError, Manifest, MapSource, PairingSource, Sample, UnreadableError
+from multimodal_ssl import BrokenItem, InputError, Manifest, MapSource, PairingSource, Sample, UnreadableError
 from multimodal_ssl.errors import nearest
 
 _ROWS = 64  # read from a stream at a time: pictures may have megabytes
@@ -224,7 +223,7 @@ class HuggingFaceStream(Shards):
         try:
             return self._reader.read(name, taken, row)
         except ValueError as error:  # told when the sample comes to be used
-            return Unreadable(f"{name}: {error}")
+            return BrokenItem(f"{name}: {error}")
 
 
 def _load_saved(folder: Path, config: str | None, split: str, streaming: bool) -> Any:

@@ -18,7 +18,7 @@ from mmssl_sources.addresses import open_stream, shard_names
 from mmssl_sources.shards import Shards
 from mmssl_sources.sidecar import parse_object, plain_of, text_of
 from mmssl_sources.tars import BLOCK, Member, members, sums_up
-from multimodal_ssl import InputError, LazyItem, Manifest, MapSource, Sample, UnreadableError
+from multimodal_ssl import BrokenItem, InputError, LazyItem, Manifest, MapSource, Sample, UnreadableError
 from multimodal_ssl.data import attempt, number_groups
 from multimodal_ssl.errors import nearest
 
@@ -95,16 +95,6 @@ class Slice(LazyItem):
         if len(found) < self.size or not sums_up(header):
             raise ValueError(f"{self.path} has changed since it was opened")
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable(LazyItem):
-    """An item of a stream that can't be had: it is told when its sample comes to be used."""
-
-    reason: str
-
-    def read(self) -> bytes:
-        raise ValueError(self.reason)
 
 
 @final
@@ -185,7 +175,7 @@ class TarStream(Shards):
                     try:
                         sample = _sample(key, parts, self._layout)
                     except ValueError as error:
-                        sample = Sample(key, dict.fromkeys(self.modalities, Unreadable(str(error))))
+                        sample = Sample(key, dict.fromkeys(self.modalities, BrokenItem(str(error))))
                     yield sample
         except OSError as error:
             skipped.append((name, f"the archive is broken: {error}"))

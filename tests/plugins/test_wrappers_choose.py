@@ -17,7 +17,7 @@ from PIL import Image
 
 from mmssl_wrappers.dedup import ByHash, deduplicate
 from mmssl_wrappers.near import difference_hash, pairs_above, pairs_within
-from multimodal_ssl import Catalog, InputError, MapSource, PairingSource, Sample
+from multimodal_ssl import BrokenItem, Catalog, InputError, MapSource, PairingSource, Sample
 from multimodal_ssl.config import parse_config
 from multimodal_ssl.pipeline import fit
 
@@ -85,6 +85,15 @@ def test_what_can_t_be_read_stays_in_a_filter_and_a_dedup_and_has_one_part_in_a_
     assert len(wrap("dedup", source=source, by=["a"])) == 3
     parts = [len(wrap("split", source=source, part=part, shares={"x": 0.5, "y": 0.5}, seed=4)) for part in "xy"]
     assert sum(parts) == 3
+
+
+def test_what_a_stream_can_t_read_stays_in_a_filter_and_does_not_count_as_passing() -> None:
+    broken = Sample("broken", {"a": BrokenItem("its JSON can't be read"), "b": BrokenItem("its JSON can't be read")})
+    stream = Sharded([broken, *SAMPLES[:5]])
+    found = wrap("filter", source=stream, where="year = 2003", has=["b"], key="^k")
+    check(found)
+    assert keys(found) == ["broken", "k3"]
+    assert "none of 6 samples" in refusal(lambda: wrap("filter", source=stream, where="year < 0"))
 
 
 def test_an_item_that_is_damaged_is_equal_to_nothing_and_stays() -> None:
