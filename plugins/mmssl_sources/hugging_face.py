@@ -18,7 +18,7 @@ import pyarrow as pa
 from mmssl_sources.cells import Cells
 from mmssl_sources.features import Reader, Taken
 from mmssl_sources.shards import Shards
-from mmssl_sources.table import cast_to_text, number, parse_weights, read_keys, read_metadata, read_weights
+from mmssl_sources.table import cast_to_text, number, parse_weights, read_groups, read_keys, read_metadata, read_weights
 from multimodal_ssl import BrokenItem, InputError, Manifest, MapSource, PairingSource, Sample, UnreadableError
 from multimodal_ssl.errors import nearest
 
@@ -93,7 +93,7 @@ class HuggingFace(MapSource):
         self._keys = numbers.cast(pa.string())
         if options.key is not None:
             self._keys = read_keys(known, options.key, where, numbers)
-        self._groups = None if options.group is None else cast_to_text(known, options.group, where).fill_null("")
+        self._groups = None if options.group is None else read_groups(known, options.group, where)
         self._weights = None if options.weight is None else read_weights(known, options.weight, where, self._keys)
         self._metadata = {name: read_metadata(known, name, where) for name in options.metadata}
 
@@ -206,7 +206,7 @@ class HuggingFaceStream(Shards):
         key, group, weight = self._options.key, self._options.group, self._options.weight
         if key is not None:
             keys = cast_to_text(told, key, self._where).to_pylist()
-        groups = None if group is None else cast_to_text(told, group, self._where).fill_null("").to_pylist()
+        groups = None if group is None else read_groups(told, group, self._where).to_pylist()
         weights = None if weight is None else parse_weights(told, weight, self._where).tolist()
         metadata = {name: read_metadata(told, name, self._where).to_pylist() for name in self._options.metadata}
         for row in rows:
