@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal_ssl.config import CorruptConfig
-from multimodal_ssl.data import as_text, hash64, raw_digest
+from multimodal_ssl.data import hash64
+from multimodal_ssl.digests import as_text, item_digest
 from multimodal_ssl.errors import InputError, UnreadableError, nearest
+from multimodal_ssl.overlay import Overlay
 from multimodal_ssl.subset import Subset
 from multimodal_ssl.types import Manifest, MapSource, PairingSource, Sample
 
@@ -57,14 +59,14 @@ class Corrupted(MapSource):
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.source[index]
-        items = dict(sample.items)
+        given: Mapping[str, Any] | None = sample.items
         if self.dropped[index]:
-            items.pop(self.item)
+            given = None
         elif self.mismatched[index]:
-            items[self.item] = self.source[int(self._origin[index])].items[self.item]
-        if self.words and self.item in items:
-            items[self.item] = self._garble(items[self.item], index)
-        return replace(sample, items=items)
+            given = self.source[int(self._origin[index])].items
+        if self.words and given is not None and self.item in given:
+            given = {self.item: self._garble(given[self.item], index)}
+        return replace(sample, items=Overlay(sample.items, {self.item: given}))
 
     def manifest(self) -> Manifest:
         manifest = self.source.manifest()
@@ -76,15 +78,17 @@ class Corrupted(MapSource):
             length[:, self._place] = np.where(self.dropped, 0, length[self._origin, self._place])
         return replace(manifest, present=present, length=length)
 
-    def _garble(self, item: Any, index: int) -> str:
+    def _garble(self, item: Any, index: int) -> Any:
         """Return the text with some of its words from that of another row."""
         rng = np.random.default_rng((self.seed, index))
-        text: str = as_text(item)
-        words = text.split()
+        try:
+            words = as_text(item).split()
+        except (OSError, ValueError):
+            return item  # training records it
         try:
             others = as_text(self.source[int(rng.integers(len(self)))].items.get(self.item, "")).split() or words
         except (UnreadableError, OSError, ValueError):
-            return text
+            others = words
         return " ".join(str(rng.choice(others)) if rng.random() < self.words else word for word in words)
 
     def _exchange(self, rows: NDArray[np.int64], config: CorruptConfig, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -93,13 +97,13 @@ class Corrupted(MapSource):
         for row in rows:
             try:
                 sample = self.source[int(row)]
-                item = sample.items[self.item]
-                item = as_text(item) if self.modalities[self.item] == "text" else item
+                number = item_digest(sample.items, self.item, self.modalities[self.item])
+                text = as_text(sample.items[self.item]) if config.kind == "near" else ""  # all at once: it may be large
             except (UnreadableError, OSError, ValueError):
-                sample, item = Sample("", {}), f"row {row}"
+                sample, number, text = Sample("", {}), int(row), ""
             groups.append(sample.group or f"row {row}")
-            digests.append(raw_digest(item))
-            texts.append(item if config.kind == "near" else "")  # all at once: they may be large
+            digests.append(number)
+            texts.append(text)
         if config.kind == "near":
             if not all(isinstance(text, str) for text in texts):
                 raise InputError(f"corrupt: near needs texts to order, and {self.item!r} is none: set corrupt.item")
@@ -133,7 +137,9 @@ class CorruptedStream(PairingSource):
             if len(following) < BLOCK:  # the last one, too few to exchange among themselves
                 block, following = block + following, []
             config = self.config.model_copy(update={"seed": self.config.seed * 1_000_003 + number})
-            yield from corrupted(_Listed(block, self.modalities), config, self.names)
+            noisy = corrupted(_Listed(block, self.modalities), config, self.names)
+            assert isinstance(noisy, MapSource)
+            yield from (noisy[row] for row in range(len(noisy)))
             block, following, number = following, list(itertools.islice(samples, BLOCK)), number + 1
 
 

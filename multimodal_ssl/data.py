@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from multimodal_ssl.digests import digest
 from multimodal_ssl.errors import UnreadableError
 from multimodal_ssl.stream_order import Cursor
-from multimodal_ssl.types import Encoder, Inputs, LazyItem, MapSource, Modality, PairingSource, Preview, Sample
+from multimodal_ssl.types import Encoder, Inputs, MapSource, Modality, PairingSource, Preview, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,55 +124,6 @@ class Traits(NamedTuple):
     tally: Mapping[str, int]
 
 
-def digest(inputs: Inputs) -> int:
-    """Return a 64-bit hash of prepared inputs: equal where an encoder can't tell two items apart."""
-    hasher = hashlib.blake2b(digest_size=8)
-
-    def add(one: Inputs) -> None:
-        if isinstance(one, Mapping):
-            hasher.update(f"dict {len(one)};".encode())
-            for key in sorted(one):
-                hasher.update(f"{key};".encode())
-                add(one[key])
-        elif isinstance(one, list | tuple):
-            hasher.update(f"list {len(one)};".encode())
-            for part in one:
-                add(part)
-        elif isinstance(one, Tensor):
-            hasher.update(f"{one.dtype} {tuple(one.shape)};".encode())
-            hasher.update(one.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        else:
-            values = np.asarray(one)
-            if values.dtype == object:
-                raise TypeError(f"{type(one).__name__} has no digest: give tensors, arrays, numbers or texts")
-            hasher.update(f"{values.dtype} {values.shape};".encode())
-            hasher.update(values.tobytes())
-
-    add(inputs)
-    return int.from_bytes(hasher.digest(), "little", signed=True)
-
-
-def raw_digest(item: Any) -> int:
-    """Return a 64-bit hash of a raw item: of a file that of its path, of a lazy item that of its `repr`."""
-    if isinstance(item, Path):
-        item = os.path.abspath(item)
-    elif isinstance(item, LazyItem):
-        item = repr(item)
-    return digest(np.frombuffer(item, np.uint8) if isinstance(item, bytes) else item)
-
-
-def as_text(item: Any) -> Any:
-    """Return what a text item says: itself, or the UTF-8 of a file, bytes or a lazy item; what is no text as it is.
-
-    Raises OSError or ValueError where it can't be read.
-    """
-    if isinstance(item, LazyItem):
-        item = item.read()
-    if isinstance(item, Path):
-        item = item.read_bytes()
-    return item.decode("utf-8-sig") if isinstance(item, bytes) else item
-
-
 def attempt(source: MapSource) -> Iterator[tuple[int, Sample | UnreadableError]]:
     """Yield each row with its sample, or with why it can't be read, whatever the source raises."""
     for row in range(len(source)):
@@ -220,6 +171,7 @@ class Feed(Dataset[Batch]):
         weights: list[float] = []
         for slot, row in zip(ticket.slots, ticket.rows, strict=True):
             key = f"row {row}" if isinstance(row, int) else row.key
+            sample: Sample | None = None
             try:
                 sample = self._read(ticket.supply, row)
                 key = sample.key
@@ -230,8 +182,9 @@ class Feed(Dataset[Batch]):
                 ready = {name: self.encoders[name].prepare(item, rng) for name, item in items.items()}
                 seen = previews_of(sample, items, self.modalities) if self.previews else {}
                 known = {name: self._traits(name, one) for name, one in ready.items()} if self.traits else {}
-            except UnreadableError as error:
-                batch.unreadable.append((full_key(self.supplies, ticket.supply, error.key), error.reason))
+            except UnreadableError as error:  # if it is an item of the sample, its key may be that of a part
+                told = key if sample else error.key
+                batch.unreadable.append((full_key(self.supplies, ticket.supply, told), error.reason))
                 continue
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one sample, it is recorded and left out
                 batch.unreadable.append(

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from multimodal_ssl.config import DecoyConfig
 from multimodal_ssl.corrupt import exchange
-from multimodal_ssl.data import Supply, attempt, draw, full_key, hash64, raw_digest
-from multimodal_ssl.errors import InputError
+from multimodal_ssl.data import Supply, attempt, draw, full_key, hash64
+from multimodal_ssl.digests import item_digest
+from multimodal_ssl.errors import InputError, UnreadableError
+from multimodal_ssl.overlay import Overlay
 from multimodal_ssl.types import Manifest, MapSource, Sample
 
 SHARE = 0.1  # of the samples of a source in a run; more where they would be fewer than MANY, but never above MOST
@@ -83,7 +85,10 @@ def choose_decoys(supplies: Sequence[Supply], position: int, config: DecoyConfig
                 among = present[1:] if len(present) == 2 else present
                 name = items[row] = among[int(drawn * len(among))]
                 group = int(hash64([sample.group or sample.key])[0])
-                one = (drawn, row, group, raw_digest(sample.items[name]))
+                try:
+                    one = (drawn, row, group, item_digest(sample.items, name, source.modalities[name]))
+                except (UnreadableError, OSError, ValueError):
+                    continue  # it can't be read, and is no decoy
                 buckets.setdefault((int(judge[row]), name), []).append(one)
     for bucket in buckets.values():
         _, rows, *labels = (np.array(one) for one in zip(*sorted(bucket), strict=True))
@@ -116,7 +121,7 @@ class Planted(MapSource):
         sample, origin, name = self.source[index], int(self.origin[index]), self.items[index]
         if origin == index:
             return sample
-        return replace(sample, items={**sample.items, name: self.source[origin].items[name]})
+        return replace(sample, items=Overlay(sample.items, {name: self.source[origin].items}))
 
     def manifest(self) -> Manifest:
         return self.source.manifest()

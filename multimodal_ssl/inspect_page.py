@@ -19,8 +19,9 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
   overflow-wrap: anywhere; }
 table { border-collapse: collapse; margin: 1rem 0; }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
+  overflow-wrap: break-word; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 img { max-width: 100%; max-height: 192px; background: white; } audio { width: 100%; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 1rem; }
 .card { border: 1px solid var(--line); border-radius: 6px; padding: .7rem; min-width: 0; }
@@ -97,7 +98,7 @@ def _repeats(position: int, one: SourceFacts, pictures: Mapping[tuple[int, str, 
         for most in same.most[:4]:
             picture = pictures.get((position, name, most.key))
             what = _show(picture) if picture else f"<p>{escape(most.text or most.key)}</p>"
-            cards += f'<div class="card">{what}{most.count:,} x {escape(name)}</div>'
+            cards += f'<div class="card">{what}<p>{most.count:,} x {escape(name)}</p></div>'
     heads = ("compared", "different", "with an equal", "of another group")
     return _table(("items",), heads, rows) + f'<div class="sheet">{cards}</div>'
 

@@ -139,7 +139,7 @@ def _kind(sample: Sample, names: Sequence[str]) -> tuple[str, ...]:
 def _fetch(source: PairingSource, places: Sequence[Place]) -> Iterator[Found]:
     """Yield the samples at these places, in their order."""
     found: dict[Place, Sample] = {}
-    for shard, some in itertools.groupby(sorted(places), key=lambda place: place[0]):
+    for shard, some in itertools.groupby(sorted(set(places)), key=lambda place: place[0]):
         wanted = [position for _, position in some]
         samples = enumerate(source.read(shard, wanted[0]), wanted[0])
         for position in wanted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import itertools
 import time
@@ -17,12 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multimodal_ssl.data import Supply, digest, hash64, previews_of
+from multimodal_ssl.data import Supply, hash64, previews_of
+from multimodal_ssl.digests import content_digest
 from multimodal_ssl.errors import UnreadableError
-from multimodal_ssl.types import Encoder, Inputs, LazyItem, MapSource, Modality, PairingSource, Preview, Sample
+from multimodal_ssl.types import Encoder, Inputs, MapSource, Modality, PairingSource, Preview, Sample
 
-LARGE = 8 << 20  # bytes of a file, from which its digest is that of its size, beginning, middle and end
-PART = 1 << 20  # bytes of each of these
 VALUES = 10_000  # different values of a metadata field that are told apart
 LABELS = 100_000  # different texts of which the beginning is kept
 LABEL = 80  # characters of it
@@ -276,8 +274,7 @@ def _note(
     encoders: Mapping[str, Encoder],
 ) -> None:
     """Note everything that is told of a usable sample; what can fail comes first."""
-    digests = {name: content_digest(items[name] if modalities[name].type is str else sample.items[name])
-               for name in one.names}  # fmt: skip
+    digests = {name: _digest(items[name] if modalities[name].type is str else sample.items[name]) for name in one.names}
     sizes: dict[str, dict[str, float]] = {name: dict(modalities[name].measure(item)) for name, item in items.items()}
     for name in one.names:
         size = _bytes(sample.items[name])
@@ -340,46 +337,11 @@ def count_tokens(inputs: Inputs) -> int | None:
     return max((len(np.trim_zeros(one.numpy(), "b")) for one in rows), default=None)
 
 
-def content_digest(item: Any) -> int | None:
-    """Return a 64-bit hash of a raw item, of a path that of the file; None if it is of a type that has none."""
-    if isinstance(item, str):
-        return _hash(b"text", item.encode("utf-8", "surrogatepass"))
-    if isinstance(item, bytes | bytearray | memoryview):
-        return _hash_bytes(bytes(item))
-    if isinstance(item, LazyItem):
-        return content_digest(item.read())
-    if isinstance(item, Path):
-        return _hash_file(item)
+def _digest(item: Any) -> int | None:
     try:
-        return digest(item)
-    except TypeError:
+        return content_digest(item)
+    except TypeError:  # of a type that has none
         return None
-
-
-def _hash_file(path: Path) -> int:
-    size = path.stat().st_size
-    if size <= LARGE:
-        return _hash_bytes(path.read_bytes())
-    parts = []
-    with path.open("rb") as file:
-        for start in (0, size // 2, size - PART):
-            file.seek(start)
-            parts.append(file.read(PART))
-    return _hash(f"large {size}".encode(), *parts)
-
-
-def _hash_bytes(data: bytes) -> int:
-    if len(data) <= LARGE:
-        return _hash(b"bytes", data)
-    middle = len(data) // 2
-    return _hash(f"large {len(data)}".encode(), data[:PART], data[middle : middle + PART], data[-PART:])
-
-
-def _hash(kind: bytes, *parts: bytes) -> int:
-    hasher = hashlib.blake2b(kind, digest_size=8)
-    for part in parts:
-        hasher.update(part)
-    return int.from_bytes(hasher.digest(), "little", signed=True)
 
 
 def _bytes(item: Any) -> int | None:

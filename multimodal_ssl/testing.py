@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multimodal_ssl.data import Feed, Supply, batches, raw_digest
+from multimodal_ssl.data import Feed, Supply, batches
+from multimodal_ssl.digests import raw_digest
 from multimodal_ssl.errors import UnreadableError
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.stream_order import Cursor

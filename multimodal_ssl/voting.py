@@ -9,15 +9,16 @@ programming).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal_ssl.data import Supply, attempt, number_groups, raw_digest
-from multimodal_ssl.errors import InputError
+from multimodal_ssl.data import Supply, attempt, number_groups
+from multimodal_ssl.digests import item_digest
+from multimodal_ssl.errors import InputError, UnreadableError
 from multimodal_ssl.types import Manifest, MapSource, Sample
 
 PRIOR = (7.0, 3.0)  # a source is as if seen right in 7 of 10 cases before: it decides where nothing overlaps
@@ -125,10 +126,10 @@ class Voted(MapSource):
                 kind, other = first.source.modalities[name], supply.source.modalities[name]
                 if kind != other:
                     raise InputError(f"vote: {name!r} is {kind!r} in one source and {other!r} in another")
-        self.modalities = first.source.modalities
+        self.modalities = {name: first.source.modalities[name] for name in first.names}
         skipped: list[tuple[str, str]] = []
         groups: dict[str, str] = {}
-        told = [_read(source, first.names, skipped, groups) for source in self.sources]
+        told = [_read(source, self.modalities, skipped, groups) for source in self.sources]
         self.skipped = skipped
         names = {key: place for place, key in enumerate(dict.fromkeys(key for one in told for key, _ in one))}
         keys = np.array([names[key] for one in told for key, _ in one], np.int64)
@@ -168,15 +169,21 @@ class Voted(MapSource):
 
     def manifest(self) -> Manifest:
         present = np.empty((len(self), len(self.modalities)), bool)
+        length, frequency = np.zeros(present.shape, np.float32), np.ones(len(self), np.float32)
         for voter, source in enumerate(self.sources):
             mine, names = self._votes[:, 0] == voter, list(source.modalities)
-            known = source.manifest().present[self._votes[mine, 3]]
-            present[mine] = known[:, [names.index(name) for name in self.modalities]]
-        return Manifest(present, number_groups(self._group))
+            columns = [names.index(name) for name in self.modalities]
+            known = source.manifest().take(self._votes[mine, 3])
+            present[mine] = known.present[:, columns]
+            if known.length is not None:
+                length[mine] = known.length[:, columns]
+            if known.frequency is not None:
+                frequency[mine] = known.frequency
+        return Manifest(present, number_groups(self._group), length, frequency)
 
 
 def _read(
-    source: MapSource, names: Collection[str], skipped: list[tuple[str, str]], groups: dict[str, str]
+    source: MapSource, modalities: Mapping[str, str], skipped: list[tuple[str, str]], groups: dict[str, str]
 ) -> dict[tuple[str, tuple[int, ...]], int]:
     """Return the row of each pair that can be read, by its key and the digests of its items (0 of one that it lacks).
 
@@ -185,7 +192,13 @@ def _read(
     found: dict[tuple[str, tuple[int, ...]], int] = {}
     for row, sample in attempt(source):
         if isinstance(sample, Sample):
-            digests = tuple(raw_digest(sample.items[name]) if name in sample.items else 0 for name in names)
+            there = [(name, kind) for name, kind in modalities.items() if name in sample.items]
+            try:
+                known = {name: item_digest(sample.items, name, kind) for name, kind in there}
+            except (UnreadableError, OSError, ValueError) as error:
+                skipped.append((sample.key, str(getattr(error, "reason", error))))
+                continue
+            digests = tuple(known.get(name, 0) for name in modalities)
             found.setdefault((sample.key, digests), row)
             if sample.group:
                 groups.setdefault(sample.key, sample.group)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,6 @@ import pytest
 from multimodal_ssl import (
     Catalog,
     InputError,
-    LazyItem,
     Manifest,
     MapSource,
     Modality,
@@ -27,7 +26,7 @@ from multimodal_ssl.hookspecs import Register
 from multimodal_ssl.pipeline import open_supplies
 from multimodal_ssl.testing import check_pairing_source
 
-from .toys import Stream, manifest_of, present
+from .toys import Lazy, Stream, manifest_of, present
 
 
 class Words(MapSource):
@@ -251,6 +250,38 @@ def test_so_many_words_of_a_text_become_words_of_other_texts() -> None:
     assert not source.mismatched.any()
 
 
+def test_a_text_that_can_not_be_read_stays_as_it_is_and_costs_no_other() -> None:
+    class Gone(Words):
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            return replace(sample, items={**sample.items, "text": Lazy("x", None)}) if index == 4 else sample
+
+    for source in (Gone(), Stream(Gone())):
+        noisy = corrupted(source, CorruptConfig(mismatch=0.3, words=0.5, seed=1), NAMES)
+        texts = [sample.items.get("text") for sample in noisy]
+        assert len(texts) == 200
+        assert sum(isinstance(text, Lazy) for text in texts) == 1
+
+
+def test_an_item_is_not_read_for_another_to_be_changed() -> None:
+    class Asked(dict[str, object]):
+        def __getitem__(self, name: str) -> object:
+            assert name == "text"
+            return super().__getitem__(name)
+
+    class Films(Words):
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            return replace(sample, items=Asked(sample.items))
+
+    for source in (Films(), Stream(Films())):
+        noisy = corrupted(source, CorruptConfig(mismatch=0.3, words=0.5, dropout=0.2, seed=1), NAMES)
+        samples = list(noisy)
+        assert len(samples) == 200
+        assert sum("text" in one.items for one in samples) == 144
+        assert all("image" in one.items for one in samples)
+
+
 @pytest.mark.parametrize("kind", ["uniform", "near"])
 def test_texts_that_are_read_later_are_changed_as_others_are(kind: Kind, tmp_path: Path) -> None:
     class Later(Words):
@@ -260,14 +291,8 @@ def test_texts_that_are_read_later_are_changed_as_others_are(kind: Kind, tmp_pat
                 return sample
             path = tmp_path / f"{index}.txt"
             path.write_text(sample.items["text"])
-            return replace(sample, items={**sample.items, "text": path if index % 2 else Later.Item(path)})
-
-        @dataclass(frozen=True)
-        class Item(LazyItem):
-            path: Path
-
-            def read(self) -> bytes:
-                return self.path.read_bytes()
+            later = path if index % 2 else Lazy(index, path.read_bytes())
+            return replace(sample, items={**sample.items, "text": later})
 
     config = CorruptConfig(mismatch=0.3, words=0.5, kind=kind, seed=2)
     plain, later = Corrupted(Words(), config, NAMES), Corrupted(Later(), config, NAMES)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from multimodal_ssl import Encoder, PairingSource, Sample
-from multimodal_ssl.data import Batch, Feed, Supply, Ticket, Traits, batches, digest, raw_items
+from multimodal_ssl import Encoder, PairingSource, Sample, UnreadableError
+from multimodal_ssl.data import Batch, Feed, Supply, Ticket, Traits, batches, raw_items
+from multimodal_ssl.digests import digest
 from multimodal_ssl.plan import Plan
 
 from .toys import NUMBER, Numbers, Stream, Waves
@@ -115,6 +117,20 @@ def test_whatever_is_wrong_with_one_sample_is_told_and_costs_only_that_sample() 
     assert told["1"] == "KeyError: 'b'"
     assert told["2"].startswith("TypeError: ")
     assert told["row 7"] == "RuntimeError: a plugin's mistake"
+
+
+def test_an_item_that_can_not_be_read_is_told_under_the_key_of_its_sample() -> None:
+    class Items(dict[str, int]):
+        def __getitem__(self, name: str) -> int:
+            raise UnreadableError("the key of a part", "torn")
+
+    class Parts(Numbers):
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            return replace(sample, items=Items(sample.items)) if index == 2 else sample
+
+    (batch,) = read(Parts(8), stop=1)
+    assert batch.unreadable == [("2", "torn")]
 
 
 def test_a_weight_that_is_not_above_0_and_at_most_1_makes_a_sample_unreadable() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from multimodal_ssl.data import Supply
 from multimodal_ssl.decoys import choose_decoys, plant
 from multimodal_ssl.testing import check_pairing_source
 
-from .toys import Stream, manifest_of
+from .toys import Lazy, Stream, manifest_of
 
 NAMES = ("image", "sound", "text")
 
@@ -119,6 +121,29 @@ def test_an_unreadable_sample_is_no_decoy_and_stays_unreadable() -> None:
         others = [item for index in range(1200) if index != broken for item in changed(source, index).values()]
         assert others
         assert not {f"{name} {broken}" for name in NAMES} & set(others)
+
+
+def test_no_decoy_has_what_it_had_though_it_lies_elsewhere(tmp_path: Path) -> None:
+    class Files(Things):
+        modalities = {"image": "image", "text": "text"}
+
+        def __init__(self) -> None:
+            super().__init__(600, per_group=1)
+            for row in range(600):
+                (tmp_path / f"{row}").write_text(f"{row % 3}")
+
+        def has(self, index: int) -> tuple[str, ...]:
+            return ("image", "text")
+
+        def __getitem__(self, index: int) -> Sample:
+            text = tmp_path / f"{index}" if index % 2 else Lazy(index, b"%d" % (index % 3))
+            return Sample(f"k{index}", {"image": index, "text": text})
+
+    source = Files()
+    decoys = choose_decoys([Supply(source, ("image", "text"))], 0, DecoyConfig(judges=2, judge=0), seed=3)
+    rows = np.flatnonzero(decoys.decoy)
+    assert len(rows) > 100
+    assert (rows % 3 != decoys.origin[rows] % 3).all()
 
 
 def test_samples_of_one_group_are_no_decoys() -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from multimodal_ssl import InputError, PairingSource, Sample
-from multimodal_ssl.data import Supply, Traits, digest
+from multimodal_ssl.data import Supply, Traits
+from multimodal_ssl.digests import digest
 from multimodal_ssl.embed import Embedded, embed
 
 from .toys import Numbers, Stream, Waves, toy_binder

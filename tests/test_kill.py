@@ -28,7 +28,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from multimodal_ssl import Catalog, Encoder, PairingSource, hookimpl
 from multimodal_ssl.config import parse_config
-from multimodal_ssl.data import raw_digest
+from multimodal_ssl.digests import raw_digest
 from multimodal_ssl.hookspecs import Register
 from multimodal_ssl.pipeline import fit
 from multimodal_ssl.plugins import ENTRY_POINT_GROUP

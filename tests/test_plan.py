@@ -13,7 +13,7 @@ from multimodal_ssl import InputError, PairingSource, Sample
 from multimodal_ssl.data import Supply, Ticket
 from multimodal_ssl.map_order import MapOrder
 from multimodal_ssl.plan import Plan, ordered_tickets
-from multimodal_ssl.stream_order import START, stream_batches
+from multimodal_ssl.stream_order import START, Cursor, stream_batches
 
 from .toys import Numbers, Stream, fit_toys, present
 
@@ -176,6 +176,20 @@ def test_every_sample_with_an_item_is_embedded_once() -> None:
         assert kinds == {index: of.kind(index) for index in range(40) if of.kind(index)}
         assert sum(len(ticket.rows) for ticket in found) == len(kinds)
         assert max(len(ticket.rows) for ticket in found) == 7
+
+
+def test_a_stream_goes_on_from_any_batch_while_rare_kinds_wait_for_epochs() -> None:
+    source = Stream(Numbers(23, "abc", kind=lambda index: "ac" if index % 8 == 0 else "ab"))
+
+    def follow(cursor: Cursor, count: int) -> list[list[str]]:
+        order = stream_batches(source, ["a", "b", "c"], batch=8, seed=(0, 0), buffer=16, cursor=cursor)
+        return [[one.key for one in samples] for _, samples, _ in itertools.islice(order, count)]
+
+    whole = follow(START, 40)
+    assert any(set(keys) <= {"0", "8", "16"} for keys in whole)
+    order = stream_batches(source, ["a", "b", "c"], batch=8, seed=(0, 0), buffer=16)
+    for at, (_, _, cursor) in enumerate(itertools.islice(order, 36)):
+        assert follow(cursor, 3) == whole[at + 1 : at + 4]
 
 
 def test_a_sample_that_waited_for_a_batch_and_is_gone_is_told() -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from multimodal_ssl import InputError, MapSource, PairingSource, Sample, UnreadableError
+from multimodal_ssl import InputError, Manifest, MapSource, PairingSource, Sample, UnreadableError
 from multimodal_ssl.data import Supply
 from multimodal_ssl.metrics import auroc
 from multimodal_ssl.voting import Voted, Votes, merge, weigh
 
-from .toys import Stream
+from .toys import Lazy, Stream
 
 TRUE_ACCURACY = (0.95, 0.7, 0.4)
 COVERAGE = (0.8, 0.9, 0.6)
@@ -156,9 +156,39 @@ def test_that_two_say_a_common_thing_of_different_items_proves_little(other: dic
     assert weights["0"] == weights["50"]
 
 
-def test_one_file_by_two_paths_is_one_item(tmp_path: Path) -> None:
-    first, second = ({"1": tmp_path / name, "2": tmp_path / "b"} for name in ("a", "x/../a"))
-    assert [sample.key for sample in voted(Rows(first), Rows(second))] == ["1", "2"]
+def test_items_that_say_the_same_are_one_wherever_they_lie(tmp_path: Path) -> None:
+    for name, text in (("a", "one"), ("again", "one"), ("b", "two")):
+        (tmp_path / name).write_text(text)
+    first = {"1": tmp_path / "a", "2": tmp_path / "b", "3": tmp_path / "gone"}
+    for second in ({"1": tmp_path / "again", "2": "two"}, {"1": Lazy("1", b"one"), "2": Lazy("2", b"two")}):
+        source = voted(Rows(first), Rows(second))
+        assert [sample.key for sample in source] == ["1", "2"]
+        assert [key for key, _ in source.skipped] == ["3"]
+    pictures = ({"1": tmp_path / "a"}, {"1": tmp_path / "again"}, {"1": Lazy("x", b"one")})
+    assert len(voted(*(Rows(one, kind="image") for one in pictures))) == 1
+
+
+def test_what_is_known_of_all_samples_stays_known() -> None:
+    class Known(Rows):
+        modalities: Mapping[str, str]
+
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self.modalities = {"more": "text", **self.modalities}
+
+        def manifest(self) -> Manifest:
+            number = np.array([float(key) for key, _ in self.rows], np.float32)
+            length = np.column_stack([0 * number, number, 10 * number])
+            return Manifest(np.tile([False, True, True], (len(self), 1)), None, length, 2 * number)
+
+    source = voted(Known({"1": "a", "2": "b"}), Rows({"2": "b", "3": "c"}))
+    assert source.modalities == {"number": "number", "text": "text"}
+    manifest = source.manifest()
+    assert manifest.present.all()
+    assert manifest.length is not None
+    assert manifest.frequency is not None
+    assert manifest.length.tolist() == [[1, 10], [2, 20], [0, 0]]
+    assert manifest.frequency.tolist() == [2, 4, 1]
 
 
 def test_the_table_counts_coverage_overlap_and_conflict() -> None:

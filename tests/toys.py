@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from multimodal_ssl import (
     Catalog,
     Encoder,
     InputError,
+    LazyItem,
     Manifest,
     MapSource,
     Modality,
@@ -64,6 +65,19 @@ TINY: dict[str, Any] = {
     },
 }  # fmt: skip
 TIMES = {"seconds", "waiting", "samples_per_second"}  # of metrics.jsonl: they differ from run to run
+
+
+@dataclass(frozen=True)
+class Lazy(LazyItem):
+    """An item that is read when it is used, from a place of its own; None is gone by then."""
+
+    place: object
+    value: Any = field(repr=False)
+
+    def read(self) -> Any:
+        if self.value is None:
+            raise ValueError("it is gone")
+        return self.value
 
 
 class Numbers(MapSource):

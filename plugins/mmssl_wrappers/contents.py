@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from multimodal_ssl import LazyItem, UnreadableError
-from multimodal_ssl.data import raw_digest
+from multimodal_ssl.digests import raw_digest
 
 
 class Glance(NamedTuple):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, final, overload
 
 from multimodal_ssl import InputError, LazyItem, MapSource, PairingSource, Sample, UnreadableError
-from multimodal_ssl.data import as_text, attempt
+from multimodal_ssl.data import attempt
+from multimodal_ssl.digests import as_text
 from multimodal_ssl.errors import nearest
 
 BUILT_IN = ("key", "group")

@@ -21,7 +21,8 @@ from multimodal_ssl import BrokenItem, Catalog, InputError, MapSource, PairingSo
 from multimodal_ssl.config import parse_config
 from multimodal_ssl.pipeline import fit
 
-from .wrapping import Decoded, Lazy, Listed, Sharded, check, keys, refusal, wrap
+from ..toys import Lazy
+from .wrapping import Decoded, Listed, Sharded, check, keys, refusal, wrap
 
 SAMPLES = [
     Sample(

@@ -16,7 +16,8 @@ from rapidfuzz import fuzz
 from multimodal_ssl import MapSource, Sample, UnreadableError
 from multimodal_ssl.testing import check_resume
 
-from .wrapping import Decoded, Lazy, Listed, Sharded, check, keys, refusal, wrap
+from ..toys import Lazy
+from .wrapping import Decoded, Listed, Sharded, check, keys, refusal, wrap
 
 
 def photos(size: int = 12, group: str = "") -> list[Sample | None]:

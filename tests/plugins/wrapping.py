@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -11,27 +10,11 @@ import numpy as np
 import pytest
 
 import mmssl_wrappers
-from multimodal_ssl import Catalog, InputError, LazyItem, Manifest, MapSource, PairingSource, Sample, UnreadableError
+from multimodal_ssl import Catalog, InputError, Manifest, MapSource, PairingSource, Sample, UnreadableError
 from multimodal_ssl.data import number_groups
 from multimodal_ssl.testing import check_pairing_source
 
 CATALOG = Catalog.of(wrappers=mmssl_wrappers)
-
-
-@dataclass(frozen=True)
-class Lazy(LazyItem):
-    """An item that is read when it is used, from a place of its own; None is gone by then."""
-
-    place: int
-    value: Any
-
-    def __repr__(self) -> str:
-        return f"Lazy({self.place})"
-
-    def read(self) -> Any:
-        if self.value is None:
-            raise ValueError("it is gone")
-        return self.value
 
 
 class Decoded(Mapping[str, Any]):
