@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from multimodal_ssl.retrieval import Vector as Vector
     from multimodal_ssl.retrieval import search as search
     from multimodal_ssl.types import Alignment as Alignment
+    from multimodal_ssl.types import BrokenItem as BrokenItem
     from multimodal_ssl.types import Encoder as Encoder
     from multimodal_ssl.types import Inputs as Inputs
     from multimodal_ssl.types import LazyItem as LazyItem
@@ -50,6 +51,7 @@ _HOME = {
     "retrieval": ["Term", "Vector", "search"],
     "types": [
         "Alignment",
+        "BrokenItem",
         "Encoder",
         "Inputs",
         "LazyItem",

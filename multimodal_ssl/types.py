@@ -59,6 +59,16 @@ def _no_measures(_: Any) -> Mapping[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokenItem(LazyItem):
+    """An item of which a stream knows that it can't be read: why is told when its sample is used."""
+
+    reason: str
+
+    def read(self) -> Any:
+        raise ValueError(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
 class Modality:
     """A kind of signal.
 
@@ -136,7 +146,7 @@ class PairingSource(ABC):
     Attributes:
         modalities: name in ``Sample.items`` -> registered modality, e.g. ``{"outline": "series"}``.
         skipped: what could not even be made a sample, such as a broken line: where, and why. It may grow while the
-            source is read.
+            source is read, but stays the same object, which sources that are made of this one keep.
         num_shards: of which it consists.
     """
 

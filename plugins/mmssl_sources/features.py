@@ -29,8 +29,13 @@ class Link(LazyItem):
     url: str
 
     def read(self) -> bytes:
-        with fsspec.open(self.url, "rb") as file:
-            found: bytes = file.read()
+        try:
+            with fsspec.open(self.url, "rb") as file:
+                found: bytes = file.read()
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # archives and the hub's client raise errors of many kinds of their own
+            raise ValueError(f"{self.url} can't be read: {type(error).__name__}: {error}") from error
         return found
 
 

@@ -120,10 +120,16 @@ class Folder(MapSource):
                 self._skipped.append((file, f"there is another file of {owners[suffix] or 'metadata'} for {key}"))
             else:
                 row[place] = spelling
+        if not self._fields:  # the JSON is no item then
+            for key in [key for key, row in rows.items() if not any(row[:-1])]:
+                file = key + list(spellings)[rows.pop(key)[-1] - 1]
+                others[Path(file).suffix] += 1
+                self._skipped.append((file, "there is nothing but its JSON"))
         if not rows:
+            wanted = [suffix for suffix, owner in owners.items() if owner is not None or self._fields]
             found = ", ".join(f"{count} {suffix or 'without'}" for suffix, count in others.most_common(5))
             raise InputError(
-                f"{self._root} has no file that ends in {', '.join(owners)}; what it has: {found or 'no files'}"
+                f"{self._root} has no file that ends in {', '.join(wanted)}; what it has: {found or 'no files'}"
             )
         return rows, list(spellings)
 

@@ -18,9 +18,8 @@ import pyarrow as pa
 from mmssl_sources.cells import Cells
 from mmssl_sources.features import Reader, Taken
 from mmssl_sources.shards import Shards
-from mmssl_sources.table import cast_to_text, number, parse_weights, read_keys, read_metadata, read_weights
-from mmssl_sources.webdataset import Unreadable
-from multimodal_ssl import InputError, Manifest, MapSource, PairingSource, Sample, UnreadableError
+from mmssl_sources.table import cast_to_text, number, parse_weights, read_groups, read_keys, read_metadata, read_weights
+from multimodal_ssl import BrokenItem, InputError, Manifest, MapSource, PairingSource, Sample, UnreadableError
 from multimodal_ssl.errors import nearest
 
 _ROWS = 64  # read from a stream at a time: pictures may have megabytes
@@ -94,7 +93,7 @@ class HuggingFace(MapSource):
         self._keys = numbers.cast(pa.string())
         if options.key is not None:
             self._keys = read_keys(known, options.key, where, numbers)
-        self._groups = None if options.group is None else cast_to_text(known, options.group, where).fill_null("")
+        self._groups = None if options.group is None else read_groups(known, options.group, where)
         self._weights = None if options.weight is None else read_weights(known, options.weight, where, self._keys)
         self._metadata = {name: read_metadata(known, name, where) for name in options.metadata}
 
@@ -185,7 +184,7 @@ class HuggingFaceStream(Shards):
                     f"{self._where}: the rest of shard {shard} of {self.num_shards} did not come ({_short(error)}): "
                     "run it again, or download the dataset and give its folder"
                 ) from error
-            self._skipped[str(shard), f"the rest of the file can't be read: {_short(error)}"] = None
+            self._tell([(str(shard), f"the rest of the file can't be read: {_short(error)}")])
 
     def _good(self, told: pa.Table, present: np.ndarray, places: Sequence[str]) -> list[int]:
         """Return the rows that make samples, and tell the others."""
@@ -198,7 +197,7 @@ class HuggingFaceStream(Shards):
             wrong |= {row: "it has no key" for row, key in enumerate(keys) if not key}
         nothing = f"the row has no {' and no '.join(self.modalities)}"
         wrong |= dict.fromkeys(np.flatnonzero(~present.any(axis=1)).tolist(), nothing)
-        self._skipped.update({(places[row], why): None for row, why in sorted(wrong.items())})
+        self._tell((places[row], why) for row, why in sorted(wrong.items()))
         return [row for row in range(len(places)) if row not in wrong]
 
     def _samples(
@@ -207,7 +206,7 @@ class HuggingFaceStream(Shards):
         key, group, weight = self._options.key, self._options.group, self._options.weight
         if key is not None:
             keys = cast_to_text(told, key, self._where).to_pylist()
-        groups = None if group is None else cast_to_text(told, group, self._where).fill_null("").to_pylist()
+        groups = None if group is None else read_groups(told, group, self._where).to_pylist()
         weights = None if weight is None else parse_weights(told, weight, self._where).tolist()
         metadata = {name: read_metadata(told, name, self._where).to_pylist() for name in self._options.metadata}
         for row in rows:
@@ -224,7 +223,7 @@ class HuggingFaceStream(Shards):
         try:
             return self._reader.read(name, taken, row)
         except ValueError as error:  # told when the sample comes to be used
-            return Unreadable(f"{name}: {error}")
+            return BrokenItem(f"{name}: {error}")
 
 
 def _load_saved(folder: Path, config: str | None, split: str, streaming: bool) -> Any:

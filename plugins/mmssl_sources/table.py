@@ -55,7 +55,7 @@ class Table(MapSource):
         rows, numbers, self.skipped = _read_rows(path, names, where or {}, limit)
         self._root = path.parent if root is None else root
         self._keys = numbers.cast(pa.string()) if key is None else read_keys(rows, key, path, numbers)
-        self._groups = None if group is None else cast_to_text(rows, group, path).fill_null("")
+        self._groups = None if group is None else read_groups(rows, group, path)
         self._weights = None if weight is None else read_weights(rows, weight, path, self._keys)
         self._metadata = {name: read_metadata(rows, name, path) for name in metadata}
         self._columns = {name: _take_columns(rows, cells, path) for name, cells in self._cells.items()}
@@ -226,6 +226,14 @@ def cast_to_text(rows: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
         return rows[name].cast(pa.string())
     except pa.ArrowException as error:
         raise InputError(f"{path}: {name!r} holds {rows[name].type}, which is no text") from error
+
+
+def read_groups(rows: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
+    """Return a column as groups, "" where it is null or NaN."""
+    groups = cast_to_text(rows, name, path)
+    if pa.types.is_floating(rows[name].type):
+        groups = pc.if_else(pc.is_nan(rows[name]), "", groups)
+    return groups.fill_null("")
 
 
 def read_metadata(rows: pa.Table, name: str, path: Path) -> pa.ChunkedArray:

@@ -18,7 +18,7 @@ from mmssl_sources.addresses import open_stream, shard_names
 from mmssl_sources.shards import Shards
 from mmssl_sources.sidecar import parse_object, plain_of, text_of
 from mmssl_sources.tars import BLOCK, Member, members, sums_up
-from multimodal_ssl import InputError, LazyItem, Manifest, MapSource, Sample, UnreadableError
+from multimodal_ssl import BrokenItem, InputError, LazyItem, Manifest, MapSource, Sample, UnreadableError
 from multimodal_ssl.data import attempt, number_groups
 from multimodal_ssl.errors import nearest
 
@@ -97,16 +97,6 @@ class Slice(LazyItem):
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable(LazyItem):
-    """An item of a stream that can't be had: it is told when its sample comes to be used."""
-
-    reason: str
-
-    def read(self) -> bytes:
-        raise ValueError(self.reason)
-
-
 @final
 class WebDataset(MapSource):
     """Tars on this machine, whose members are found once and then read at random; see `open_webdataset`."""
@@ -181,18 +171,15 @@ class TarStream(Shards):
 
                 for key, parts in samples(file, name, self._layout, skipped, take, start=start):
                     self._tell(skipped)
+                    skipped.clear()
                     try:
                         sample = _sample(key, parts, self._layout)
                     except ValueError as error:
-                        sample = Sample(key, dict.fromkeys(self.modalities, Unreadable(str(error))))
+                        sample = Sample(key, dict.fromkeys(self.modalities, BrokenItem(str(error))))
                     yield sample
         except OSError as error:
             skipped.append((name, f"the archive is broken: {error}"))
         self._tell(skipped)
-
-    def _tell(self, skipped: list[tuple[str, str]]) -> None:
-        self._skipped.update(dict.fromkeys(skipped))
-        skipped.clear()
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import final, overload
 
 import numpy as np
 
@@ -95,11 +95,8 @@ class VideoStream(PairingSource):
     def __init__(self, source: PairingSource, recipe: Recipe, modalities: Mapping[str, str]) -> None:
         self.modalities, self._source, self._recipe = modalities, source, recipe
         self.num_shards = source.num_shards
-        self._skipped: list[tuple[str, str]] = []
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:  # type: ignore[override]  # it grows in two places
-        return [*self._source.skipped, *self._skipped]
+        self._own: dict[tuple[str, str], None] = {}  # each once, however often the source is read
+        self.skipped = _Skipped(source, self._own)
 
     def __iter__(self) -> Iterator[Sample]:
         return self._windows(iter(self._source))
@@ -114,13 +111,37 @@ class VideoStream(PairingSource):
         for sample in samples:
             if self._recipe.item not in sample.items:
                 continue
+            broken: list[tuple[str, str]] = []
             try:
-                file = _look(sample, self._recipe, self._skipped)
+                file = _look(sample, self._recipe, broken)
             except UnreadableError as error:
-                self._skipped.append((error.key, error.reason))
+                self._own[error.key, error.reason] = None
                 continue
+            self._own.update(dict.fromkeys(broken))
             for span in file.spans.tolist():
                 yield cut(sample, file, span, self._recipe)
+
+
+@final
+class _Skipped(Sequence[tuple[str, str]]):
+    """What a source skipped and then what else was, as one list that grows with both."""
+
+    def __init__(self, source: PairingSource, own: Mapping[tuple[str, str], None]) -> None:
+        self._source, self._own = source, own
+
+    def __len__(self) -> int:
+        return len(self._source.skipped) + len(self._own)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, str]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[str, str]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[str, str] | list[tuple[str, str]]:
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:  # that of Sequence would build the list for each
+        yield from self._source.skipped
+        yield from self._own
 
 
 def _look(sample: Sample, recipe: Recipe, skipped: list[tuple[str, str]]) -> File:

@@ -80,7 +80,7 @@ def _read(name: str, source: MapSource, label: str, unreadable: list[tuple[str, 
         try:
             if not isinstance(sample, Sample):
                 raise sample
-            known |= facts_of(sample)
+            known |= facts_of(sample, source.modalities)
             value = text_of(fact(sample, label))
         except UnreadableError as error:
             unreadable.append((f"{name}/{error.key}", error.reason))

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multimodal_ssl import LazyItem
+from multimodal_ssl import LazyItem, UnreadableError
 from multimodal_ssl.digests import raw_digest
 
 
@@ -23,8 +23,10 @@ class Glance(NamedTuple):
 def glance(item: Any) -> Glance:
     """Look at an item without reading a file; a text counts as its UTF-8 bytes, and a file may hold the same.
 
-    What can't be read is equal to nothing, as a file is that is gone.
+    What can't be read (see `find`) is equal to nothing, as a file is that is gone.
     """
+    if isinstance(item, UnreadableError):
+        return Glance(None, -1, None)
     if isinstance(item, LazyItem):
         try:
             item = item.read()

@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from mmssl_wrappers.contents import Glance, digests, glance
+from mmssl_wrappers.items import find
 from mmssl_wrappers.links import Link, equal, name_sets, unite
 from mmssl_wrappers.near import BITS, difference_hash, pairs_above, pairs_within
-from mmssl_wrappers.reading import Through, check_items, count, rows_of, tell
+from mmssl_wrappers.reading import Through, check_items, check_keys, count, rows_of, tell
 from multimodal_ssl import Catalog, InputError, Manifest, MapSource, Modality, PairingSource, Sample, load
 from multimodal_ssl.data import Supply, number_groups
 from multimodal_ssl.embed import embed
@@ -87,9 +88,11 @@ def deduplicate(
         keys.append(sample.key)
         items = sample.items if isinstance(sample, Sample) else {}
         groups.append(sample.group if isinstance(sample, Sample) else "")
-        seen.append(tuple(glance(items[name]) if name in items else None for name in by))
+        seen.append(tuple(glance(find(items, name)) if name in items else None for name in by))
         if picture:
-            hashes.append(_hash(picture, items[by[0]]) if by[0] in items else None)
+            hashes.append(_hash(picture, find(items, by[0])) if by[0] in items else None)
+    if not isinstance(source, MapSource):
+        check_keys(keys, "dedup")
     columns = [list(digests(column)) for column in zip(*seen, strict=True)]
     same = list(equal(None if all(one is None for one in row) else row for row in zip(*columns, strict=True)))
     if isinstance(near, ByHash):
@@ -171,6 +174,7 @@ def _above(source: PairingSource, name: str, near: ByRun, keys: Sequence[str]) -
     if name not in binder.encoders:
         raise InputError(f"dedup.near: the run {near.run} has no encoder of {name!r}: {', '.join(binder.encoders)}")
     found, _ = embed(binder, [Supply(source, (name,))])
+    check_keys(found[name].keys, "dedup.near")
     row_of = {key: row for row, key in enumerate(keys)}
     rows = np.array([row_of[key] for key in found[name].keys], np.int64)
     order = np.argsort(rows)

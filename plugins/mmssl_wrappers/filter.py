@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 
 from mmssl_wrappers.reading import BUILT_IN, Through, check_items, rows_of, unknown
-from multimodal_ssl import InputError, MapSource, PairingSource, Sample
+from multimodal_ssl import BrokenItem, InputError, MapSource, PairingSource, Sample
 from multimodal_ssl.subset import Subset
 from multimodal_ssl.where import parse_where
 
@@ -22,7 +22,7 @@ from multimodal_ssl.where import parse_where
 @final
 @dataclass(frozen=True)
 class Condition:
-    """What samples must have; it is called with samples and yields those that pass."""
+    """What samples must have; it is called with those of a stream and yields what passes or can't be read."""
 
     where: str | None
     has: Sequence[str]
@@ -31,7 +31,7 @@ class Condition:
 
     def __call__(self, samples: Iterator[Sample]) -> Iterator[Sample]:
         test = self.tester()
-        return (sample for sample in samples if test(sample))
+        return (sample for sample in samples if _is_broken(sample) or test(sample))
 
     def tester(self) -> _Test:
         """Return a function that tests samples, to be used in one process."""
@@ -106,12 +106,19 @@ def _look_ahead(source: PairingSource, condition: Condition) -> None:
     test, known, passes, total = condition.tester(), set[str](), False, 0
     for sample in source:
         total += 1
+        if _is_broken(sample):
+            continue
         known |= sample.metadata.keys()
         passes = passes or test(sample)
         if passes and condition.names <= known:
             return
     _check(condition, known)
     raise _nothing(condition, total)
+
+
+def _is_broken(sample: Sample) -> bool:
+    """Tell whether a stream says that a sample can't be read; items that aren't a dict may be decoded by a look."""
+    return isinstance(sample.items, dict) and any(isinstance(one, BrokenItem) for one in sample.items.values())
 
 
 def _check(condition: Condition, known: set[str]) -> None:

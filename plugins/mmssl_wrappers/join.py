@@ -143,7 +143,7 @@ def _read(side: str, source: MapSource, names: Sequence[str], how: How, unreadab
         try:
             if not isinstance(sample, Sample):
                 raise sample
-            known |= facts_of(sample)
+            known |= facts_of(sample, source.modalities)
             facts = [fact(sample, name) for name in names]
             found |= {name for name, one in zip(names, facts, strict=True) if text_of(one) is not None}
             value = parse(*facts)

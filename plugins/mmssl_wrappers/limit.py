@@ -10,7 +10,7 @@ from typing import final
 
 import numpy as np
 
-from mmssl_wrappers.reading import Through
+from mmssl_wrappers.reading import Through, check_keys
 from multimodal_ssl import MapSource, PairingSource, Sample
 from multimodal_ssl.data import hash64
 from multimodal_ssl.subset import Subset
@@ -36,8 +36,11 @@ def limit(source: PairingSource, count: int, *, seed: int | None) -> PairingSour
         return Subset(source, np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False)))
     if seed is None:
         return First(source, count)
-    least = heapq.nsmallest(count, (_lot(seed, sample) for sample in source))
-    return Through(source, partial(_up_to, seed, least[-1] if least else (0, "")))
+    least = heapq.nsmallest(
+        count + 1, (_lot(seed, sample) for sample in source)
+    )  # one more: may it be of the same key?
+    check_keys((key for _, key in least), "limit.seed")
+    return Through(source, partial(_up_to, seed, least[:count][-1] if least else (0, "")))
 
 
 def _lot(seed: int, sample: Sample) -> tuple[int, str]:

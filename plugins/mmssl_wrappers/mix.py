@@ -10,6 +10,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from mmssl_wrappers.items import rekeyed
 from mmssl_wrappers.reading import Told
 from multimodal_ssl import InputError, Manifest, MapSource, PairingSource, Sample, UnreadableError
 from multimodal_ssl.data import Supply, attempt, full_key, number_groups
@@ -25,7 +26,8 @@ class _Names:
 
     def __call__(self, n: int, sample: Sample) -> Sample:
         group = sample.group if self.share_groups or not sample.group else full_key(self.supplies, n, sample.group)
-        return replace(sample, key=self.key(n, sample.key), group=group)
+        key = self.key(n, sample.key)
+        return replace(sample, key=key, group=group, items=rekeyed(key, sample.items))
 
     def key(self, n: int, key: str) -> str:
         return full_key(self.supplies, n, key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, final, overload
@@ -70,6 +70,17 @@ def random_access(source: PairingSource, what: str, remedy: str) -> MapSource:
     raise InputError(f"{what} is {type(source).__name__}, which has no random access: {remedy}")
 
 
+def check_keys(keys: Iterable[str], what: str) -> None:
+    """Raise InputError for a key that comes again: a sample of a stream is known by its key alone."""
+    seen = set[str]()
+    for key in keys:
+        if key in seen:
+            raise InputError(
+                f"{what}: two samples of the source have the key {key!r}; make its keys unique, e.g. by another `key`"
+            )
+        seen.add(key)
+
+
 def check_items(source: PairingSource, names: Iterable[str], option: str) -> None:
     """Raise InputError for a name of items that a source has not."""
     for name in names:
@@ -96,10 +107,9 @@ def fact(sample: Sample, name: str) -> str | float | None:
     return item if isinstance(item, str | float | int) else None
 
 
-def facts_of(sample: Sample) -> set[str]:
-    """Return the names that `fact` may be asked for."""
-    texts = {name for name, item in sample.items.items() if isinstance(item, str | Path | LazyItem)}
-    return {*BUILT_IN, *sample.metadata, *texts}
+def facts_of(sample: Sample, modalities: Mapping[str, str]) -> set[str]:
+    """Return the names that `fact` may be asked for: told by modality, since to look at an item may decode a video."""
+    return {*BUILT_IN, *sample.metadata, *(name for name in sample.items if modalities.get(name) == "text")}
 
 
 def unknown(name: str, known: Iterable[str], option: str) -> InputError:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmssl_wrappers.contents import Glance, digests, glance
+from mmssl_wrappers.items import find
 from mmssl_wrappers.links import Link, Rows, equal, unite
-from mmssl_wrappers.reading import Through, check_items, rows_of
+from mmssl_wrappers.reading import Through, check_items, check_keys, rows_of
 from multimodal_ssl import InputError, MapSource, PairingSource, Sample
 from multimodal_ssl.data import draw, hash64
 from multimodal_ssl.errors import nearest
@@ -36,6 +37,8 @@ def split(
             raise _empty(part, shares, "")
         return Through(source, flow)
     keys, names, sets = _read(source, items)
+    if not isinstance(source, MapSource):
+        check_keys(keys, "split.by")
     drawn = _places(seed, names, sets)
     inside = (drawn >= interval[0]) & (drawn < interval[1])
     if not inside.any():
@@ -56,7 +59,7 @@ def _read(source: PairingSource, items: Sequence[str]) -> tuple[list[str], list[
         groups.append(had.group)
         names.append(_name(had) if isinstance(sample, Sample) else "")
         for column, name in zip(seen, items, strict=True):
-            column.append(glance(had.items[name]) if name in had.items else None)
+            column.append(glance(find(had.items, name)) if name in had.items else None)
     links: list[Iterator[Link]] = [equal(group or None for group in groups)]
     links += [equal(digests(column)) for column in seen]
     if isinstance(source, MapSource) and (numbers := source.manifest().group) is not None:

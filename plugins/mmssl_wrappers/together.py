@@ -8,9 +8,10 @@ from typing import final
 
 import numpy as np
 
+from mmssl_wrappers.items import Items
 from mmssl_wrappers.links import Rows
 from mmssl_wrappers.reading import pair_key
-from multimodal_ssl import InputError, Manifest, MapSource, Sample
+from multimodal_ssl import InputError, Manifest, MapSource, Sample, UnreadableError
 from multimodal_ssl.data import number_groups
 
 Names = Mapping[str, str]
@@ -43,10 +44,15 @@ class Together(MapSource):
 
     def __getitem__(self, index: int) -> Sample:
         samples = [
-            None if row < 0 else source[row]
+            None if row < 0 else _read(source, row)
             for source, row in zip(self.sources, self.rows[index].tolist(), strict=True)
         ]
-        return merge(samples, self.names, self.groups[index], self.weights[index])
+        for one in samples:
+            if isinstance(one, UnreadableError):
+                key = pair_key(each.key for each in samples if each is not None)
+                raise UnreadableError(key, one.reason) from one
+        read = [one for one in samples if not isinstance(one, UnreadableError)]
+        return merge(read, self.names, self.groups[index], self.weights[index])
 
     def manifest(self) -> Manifest:
         present = np.zeros((len(self), len(self.modalities)), bool)
@@ -78,13 +84,22 @@ def merge(samples: Sequence[Sample | None], names: Sequence[Names], group: str, 
     metadata: dict[str, str | float | None] = {}
     for n, one in here:
         metadata |= {name if name not in metadata else f"{name} {n + 1}": value for name, value in one.metadata.items()}
+    key = pair_key(one.key for _, one in here)
+    places = {names[n][old]: (one.items, old) for n, one in here for old in one.items if old in names[n]}
     return Sample(
-        pair_key(one.key for _, one in here),
-        {names[n][old]: item for n, one in here for old, item in one.items.items() if old in names[n]},
+        key,
+        Items(key, places),
         group,
         weight * math.prod(one.weight for _, one in here),
         metadata,
     )
+
+
+def _read(source: MapSource, row: int) -> Sample | UnreadableError:
+    try:
+        return source[row]
+    except UnreadableError as error:
+        return error
 
 
 def check_names(names: Sequence[Names], what: str, remedy: str) -> None:

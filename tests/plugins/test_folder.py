@@ -105,6 +105,22 @@ def test_json_beside_a_file_gives_texts_and_metadata(tmp_path: Path) -> None:
     assert list(read(source)) == ["1", "2"]
 
 
+def test_json_beside_no_file_is_told_unless_it_holds_an_item(tmp_path: Path) -> None:
+    root = make(tmp_path / "d", "1.jpg", "1.json", "2.json", "3.JSON")
+    for path in root.iterdir():
+        path.write_text('{"caption": "a cat", "year": 2020}')
+    source = open_folder(root, items={"image": ".jpg"}, metadata=["year"])
+    assert list(read(source)) == ["1"]
+    reason = "there is nothing but its JSON"
+    assert sorted(source.skipped) == [("2.json", reason), ("3.JSON", reason)]
+    source = open_folder(root, items={"image": ".jpg"}, fields={"text": "caption"})
+    assert list(read(source)) == ["1", "2", "3"]
+    assert not source.skipped
+    (root / "1.jpg").unlink()
+    with pytest.raises(InputError, match=r"no file that ends in \.jpg; what it has: 2 \.json, 1 \.JSON"):
+        open_folder(root, items={"image": ".jpg"}, metadata=["year"])
+
+
 def test_what_is_hidden_doubled_or_leads_out_is_left_out_and_told(tmp_path: Path) -> None:
     make(tmp_path / "outside", "secret.txt", "more/1.jpg")
     root = make(tmp_path / "d", "1.jpg", "1.png", "1.txt", ".hidden.jpg", ".git/2.jpg", "._1.jpg")

@@ -373,16 +373,6 @@ def test_a_dataset_of_the_hub_can_name_no_other_file_of_this_machine(tmp_path: P
     assert locate("hf://datasets/a/b@c/d.png", None) == Link("hf://datasets/a/b@c/d.png")
 
 
-def test_members_of_archives_are_read(tmp_path: Path) -> None:
-    import zipfile
-
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("d/1.png", png(1))
-    found = locate(f"zip://d/1.png::{tmp_path / 'a.zip'}", tmp_path)
-    assert isinstance(found, Link)
-    assert found.read() == png(1)
-
-
 @pytest.fixture
 def bars() -> Iterator[None]:
     datasets.enable_progress_bars()

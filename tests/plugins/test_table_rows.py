@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,12 @@ def test_groups_are_strings_and_none_is_no_group(tmp_path: Path) -> None:
     rows = [{"caption": "c", "g": g} for g in (7, None, 7)]
     source = open_table(write(tmp_path / "t.parquet", rows), {"text": "caption"}, group="g")
     assert [sample.group for sample in source] == ["7", "", "7"]
+    rows = [{"caption": "c", "g": g} for g in (7.5, math.nan, None, 7.5, math.nan)]
+    source = open_table(write(tmp_path / "u.parquet", rows), {"text": "caption"}, group="g")
+    assert [sample.group for sample in source] == ["7.5", "", "", "7.5", ""]
+    numbers = source.manifest().group
+    assert numbers is not None
+    assert len(set(numbers.tolist())) == 4
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from PIL import Image
 
 from mmssl_wrappers.dedup import ByHash, deduplicate
 from mmssl_wrappers.near import difference_hash, pairs_above, pairs_within
-from multimodal_ssl import Catalog, InputError, MapSource, PairingSource, Sample
+from multimodal_ssl import BrokenItem, Catalog, InputError, MapSource, PairingSource, Sample
 from multimodal_ssl.config import parse_config
 from multimodal_ssl.pipeline import fit
 
 from ..toys import Lazy
-from .wrapping import Listed, Sharded, check, keys, refusal, wrap
+from .wrapping import Decoded, Listed, Sharded, check, keys, refusal, wrap
 
 SAMPLES = [
     Sample(
@@ -87,6 +88,26 @@ def test_what_can_t_be_read_stays_in_a_filter_and_a_dedup_and_has_one_part_in_a_
     assert sum(parts) == 3
 
 
+def test_what_a_stream_can_t_read_stays_in_a_filter_and_does_not_count_as_passing() -> None:
+    broken = Sample("broken", {"a": BrokenItem("its JSON can't be read"), "b": BrokenItem("its JSON can't be read")})
+    stream = Sharded([broken, *SAMPLES[:5]])
+    found = wrap("filter", source=stream, where="year = 2003", has=["b"], key="^k")
+    check(found)
+    assert keys(found) == ["broken", "k3"]
+    assert "none of 6 samples" in refusal(lambda: wrap("filter", source=stream, where="year < 0"))
+
+
+def test_an_item_that_is_damaged_is_equal_to_nothing_and_stays() -> None:
+    clips = [Decoded(image=one) for one in (b"x", None, b"x", None)]
+    source = Listed([Sample(f"k{i}", one) for i, one in enumerate(clips)], {"image": "image"})
+    assert keys(wrap("dedup", source=source, by=["image"])) == ["k0", "k1", "k3"]
+    assert len(wrap("dedup", source=source, by=["image"], near={"hash": 3})) == 3
+    shares = {"x": 0.5, "y": 0.5}
+    parts = [keys(wrap("split", source=source, part=part, shares=shares, by=["image"])) for part in shares]
+    assert sorted(itertools.chain(*parts)) == ["k0", "k1", "k2", "k3"]
+    assert all(("k0" in part) == ("k2" in part) for part in parts)
+
+
 @pytest.mark.parametrize("source", both())
 def test_of_samples_with_equal_bytes_the_first_stays(source: PairingSource, capsys: pytest.CaptureFixture[str]) -> None:
     left = wrap("dedup", source=source, by=["a"])
@@ -114,6 +135,22 @@ def test_files_are_compared_by_what_they_hold(tmp_path: Path) -> None:
     items += [Lazy(1, b"same"), Lazy(2, None), Lazy(3, None), Lazy(4, tmp_path / "4"), Lazy(5, "new"), Lazy(6, b"new")]
     source = Listed([Sample(str(i), {"a": item}) for i, item in enumerate(items)])
     assert keys(wrap("dedup", source=source, by=["a"])) == ["0", "2", "3", "4", "5", "8", "10", "12", "13", "15"]
+
+
+def test_a_stream_whose_keys_come_again_is_refused_where_samples_are_known_by_them() -> None:
+    twice = Sharded([Sample(f"k{i // 2}", {"a": f"a{i // 4}", "b": f"b{i}"}) for i in range(20)])
+    rows = Listed(twice.samples)
+    for name, options in {
+        "limit": {"count": 7, "seed": 1},
+        "dedup": {"by": ["a"]},
+        "split": {"part": "x", "shares": {"x": 0.5, "y": 0.5}, "by": ["b"]},
+    }.items():
+        said = refusal(lambda name=name, options=options: wrap(name, source=twice, **options))
+        assert re.fullmatch(rf"{name}.*: two samples of the source have the key 'k\d'; make its keys unique.*", said)
+        assert 0 < len(wrap(name, source=rows, **options)) < 20  # rows are known by their number
+    for seed in range(20):  # wherever the key that comes again lies
+        with pytest.raises(InputError):
+            wrap("limit", source=twice, count=1, seed=seed)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

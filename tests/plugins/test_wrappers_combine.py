@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import tarfile
 from collections import Counter, defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmssl_sources import open_webdataset
 from mmssl_wrappers.co_label import pair
-from multimodal_ssl import MapSource, Sample
+from multimodal_ssl import MapSource, PairingSource, Sample
+from multimodal_ssl.config import CorruptConfig
+from multimodal_ssl.corrupt import corrupted
 from multimodal_ssl.map_order import MapOrder
 
 from .wrapping import Listed, Sharded, check, keys, refusal, wrap
@@ -63,6 +69,37 @@ def test_streams_mix_shard_by_shard_and_without_weights() -> None:
         assert len(keys(source)) == 80
         assert list(source.skipped) == ([("1/broken 20", "broken")] if isinstance(sources[1], Listed) else [])
         assert "need random access" in refusal(lambda sources=sources: wrap("mix", sources=sources, weights=[1, 2]))
+
+
+def test_what_a_stream_skips_is_told_once_by_all_that_is_made_of_it(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name in ("0.a", "0.b", "1.a", "1.b", "1.pkl"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            tar.addfile(info, io.BytesIO(b"text"))
+
+    def open_tar() -> PairingSource:
+        kinds = {"a": "text", "b": "text"}
+        return open_webdataset(path=str(tmp_path / "s.tar"), items={"a": "a", "b": "b"}, modalities=kinds, stream=True)
+
+    pickle_told = ("s/1.pkl", "it is a pickle, which could run anything: never loaded")
+    for name, options in {
+        "limit": {"count": 9},
+        "filter": {"has": ["a"]},
+        "dedup": {"by": ["b"], "then": "group"},
+    }.items():
+        source = wrap(name, source=open_tar(), **options)
+        assert len(keys(source)) == len(keys(source)) == 2
+        assert list(source.skipped) == [pickle_told]
+    nested = wrap("limit", source=wrap("mix", sources=[open_tar(), Listed(SMALL)]), count=99)
+    copy = pickle.loads(pickle.dumps(nested))
+    for source in (nested, copy):
+        assert not source.skipped
+        assert len(keys(source)) == len(keys(source)) == 22
+        assert list(source.skipped) == [("0/s/1.pkl", pickle_told[1])]
+    corrupt = corrupted(open_tar(), CorruptConfig(words=0.5, item="a"), ["a", "b"])
+    assert len(keys(corrupt)) == 2
+    assert list(corrupt.skipped) == [pickle_told]
 
 
 def test_a_mix_that_can_t_be_is_refused() -> None:

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from rapidfuzz import fuzz
 
-from multimodal_ssl import MapSource, Sample
+from multimodal_ssl import MapSource, Sample, UnreadableError
 from multimodal_ssl.testing import check_resume
 
 from ..toys import Lazy
-from .wrapping import Listed, Sharded, check, keys, refusal, wrap
+from .wrapping import Decoded, Listed, Sharded, check, keys, refusal, wrap
 
 
 def photos(size: int = 12, group: str = "") -> list[Sample | None]:
@@ -201,6 +201,26 @@ def test_keys_and_texts_of_files_can_be_joined_on(tmp_path: Path) -> None:
     source = wrap("join", left=left, right=Listed(sounds()), by={"left": "note", "right": "key"})
     assert keys(source) == ["a+s3", "d+s4"]
     assert [key for key, _ in source.skipped] == ["left/b", "left/c", "left/e"]
+
+
+def test_to_join_by_metadata_decodes_nothing_and_what_is_damaged_is_told_by_the_key_of_the_pair() -> None:
+    films = [Sample(f"f{i}", Decoded(clip=i or None), metadata={"item": f"n{i}"}) for i in range(4)]
+    right = Listed([Sample(f"s{i}", {"sound": f"{i}"}, metadata={"item": f"n{i}"}) for i in range(4)])
+    before = Decoded.looks
+    left = Listed(films, {"clip": "video"})
+    joined = wrap("join", left=left, right=right, by="item", rename={"sound": "voice"})
+    paired = wrap("co-label", sources={"films": left, "sounds": right}, label="item")
+    samples = [pickle.loads(pickle.dumps(one)) for one in (joined[1], paired[1], joined[0])]
+    assert Decoded.looks == before
+    assert samples[0].items == {"clip": 1, "voice": "1"}
+    assert samples[1].items == {"clip": 1, "sound": "1"}
+    with pytest.raises(UnreadableError, match=r"^f0\+s0: damaged$"):
+        samples[2].items["clip"]
+    with pytest.raises(UnreadableError, match=r"^0/f0: damaged$"):
+        wrap("mix", sources=[left, left])[0].items["clip"]
+    left.samples = [None, *films[1:]]  # gone since
+    with pytest.raises(UnreadableError, match=r"^broken 0\+s0: broken$"):
+        joined[0]
 
 
 def test_items_of_one_name_need_another() -> None:

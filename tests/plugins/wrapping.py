@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,30 @@ from multimodal_ssl.data import number_groups
 from multimodal_ssl.testing import check_pairing_source
 
 CATALOG = Catalog.of(wrappers=mmssl_wrappers)
+
+
+class Decoded(Mapping[str, Any]):
+    """Items that are decoded when they are asked for, as those of a film; None is damaged there."""
+
+    looks = 0  # at any item
+
+    def __init__(self, **items: Any) -> None:
+        self.items_ = items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.items_)
+
+    def __len__(self) -> int:
+        return len(self.items_)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.items_
+
+    def __getitem__(self, name: str) -> Any:
+        Decoded.looks += 1
+        if self.items_[name] is None:
+            raise UnreadableError("a film", "damaged")
+        return self.items_[name]
 
 
 class Listed(MapSource):
