@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,16 @@ def record(name: str, seed: int, data: Path | None, overrides: list[str], folder
 
 
 def data_paths(config: Path, data: Path | None) -> list[str]:
-    """Return overrides that put the folder in place of `data/` in the paths of a config."""
-    values = yaml.safe_load(config.read_text())
-    if data is None:
-        return []
-    return [
-        f"{part}.{i}.path={data / Path(source['path']).relative_to('data')}"
-        for part in ("sources", "evaluation")
-        for i, source in enumerate(values[part])
-        if "path" in source
-    ]
+    """Return overrides that put the folder in place of `data/` wherever a config begins a path with it."""
+
+    def walk(value: Any, place: str) -> Iterator[str]:
+        if isinstance(value, dict | list):
+            for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from walk(one, f"{place}.{key}" if place else str(key))
+        elif isinstance(value, str) and value.startswith("data/"):
+            yield f"{place}={data}/{value.removeprefix('data/')}"
+
+    return list(walk(yaml.safe_load(config.read_text()), "")) if data else []
 
 
 def main() -> None:
@@ -69,13 +70,11 @@ def main() -> None:
     data = arguments.data.resolve() if arguments.data else None
     with tempfile.TemporaryDirectory() as folder:
         runs = [record(arguments.name, seed, data, arguments.overrides, Path(folder)) for seed in arguments.seeds]
-    for run in runs:  # where the data lies on this machine is nobody's business
-        for part in ("sources", "evaluation"):
-            for source in run["provenance"]["config"][part]:
-                if "path" in source and data:
-                    source["path"] = f"data/{Path(source['path']).relative_to(data)}"
+    text = json.dumps(runs, indent=1)
+    if data:  # where it lies on this machine is nobody's business
+        text = text.replace(f"{data}/", "data/")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{arguments.name}.json").write_text(json.dumps(runs, indent=1) + "\n")
+    (RESULTS / f"{arguments.name}.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":
