@@ -9,8 +9,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -254,6 +258,21 @@ def _same(value: Any) -> Any:
     return value
 
 
+def _end_with_reader(_: int) -> None:
+    """Let a worker end with the process that it works for, however that ends.
+
+    Torch watches the parent, which is a fork server where that is how processes are started (Python 3.14): it stays.
+    """
+    reader = multiprocessing.parent_process()
+    assert reader, "a worker was started by another process"
+
+    def watch() -> None:
+        wait([reader.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def batches(feed: Feed, tickets: Iterator[Ticket], *, workers: int) -> Iterator[Batch]:
     """Yield the batches of tickets in their order, read by so many worker processes (0: by this one)."""
     loader = DataLoader(
@@ -263,6 +282,7 @@ def batches(feed: Feed, tickets: Iterator[Ticket], *, workers: int) -> Iterator[
         num_workers=workers,
         collate_fn=_same,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_end_with_reader,
         pin_memory=torch.cuda.is_available(),
     )
     yield from loader

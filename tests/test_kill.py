@@ -18,6 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -239,6 +240,8 @@ def train(run: str, source: dict[str, Any], names: dict[str, str], workers: int,
         nonlocal done
         done += 1
         if done == kill_at:
+            workers = [one.pid for one in multiprocessing.active_children()]
+            Path(run, "workers.json").write_text(json.dumps(workers))
             os.kill(os.getpid(), signal.SIGKILL)
 
     register_optimizer_step_post_hook(stop)
@@ -284,6 +287,10 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(
     assert in_a_process(str(whole), given, names, 0, None) == 0
     for workers in (0, 1, 3):  # killed in steps 6, 10 and 14, between two checkpoints each time
         assert in_a_process(str(run), given, names, workers, 6) == -signal.SIGKILL
+        left = json.loads((run / "workers.json").read_text())
+        assert len(left) == workers
+        _, alive = psutil.wait_procs([psutil.Process(pid) for pid in left if psutil.pid_exists(pid)], timeout=20)
+        assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE], "they hold memory for ever"
     assert in_a_process(str(run), given, names, 0, None) == 0
     assert learnt(run) == learnt(whole)
     assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
