@@ -13,7 +13,7 @@ QUERIES = ("leftwards arrow with hook", "playing card jack of spades", "circled 
 @click.command()
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def quickstart(overrides: tuple[str, ...]) -> None:
-    """Draw glyphs, learn one space for their pictures, names and outlines, and search it: three minutes on a laptop.
+    """Draw glyphs, learn one space for their pictures, names and outlines, and search it: five minutes on two cores.
 
     Trained are image-text and image-outline; text-outline stands in no batch and emerges. It leaves a run folder with
     report.json and a contact sheet. Stopped, it goes on where it was.
