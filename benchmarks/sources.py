@@ -55,7 +55,7 @@ class Transform(Encoder):
         return self.function(item)
 
     def forward(self, inputs: Inputs) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError("only its preparation is measured")
 
 
 def loader(data: Path, folder: Path) -> dict[str, Any]:
