@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from multimodal_ssl.config import load_config as load_config
     from multimodal_ssl.errors import InputError as InputError
     from multimodal_ssl.errors import UnreadableError as UnreadableError
+    from multimodal_ssl.hookspecs import AnyEncoder as AnyEncoder
+    from multimodal_ssl.hookspecs import AnyObjective as AnyObjective
     from multimodal_ssl.hookspecs import AnySource as AnySource
     from multimodal_ssl.hookspecs import hookimpl as hookimpl
     from multimodal_ssl.index import Index as Index
@@ -43,7 +45,7 @@ _HOME = {
     "binder": ["Binder"],
     "config": ["Config", "load_config"],
     "errors": ["InputError", "UnreadableError"],
-    "hookspecs": ["AnySource", "hookimpl"],
+    "hookspecs": ["AnyEncoder", "AnyObjective", "AnySource", "hookimpl"],
     "index": ["Index"],
     "indexing": ["build_index"],
     "pipeline": ["bench", "fit", "load"],

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Self, final
 
 import numpy as np
 import torch
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multimodal_ssl.config import Head
 from multimodal_ssl.errors import InputError, nearest
+from multimodal_ssl.tuning import rest
 from multimodal_ssl.types import Encoder, Inputs, Modality
-
-Head = Literal["linear", "mlp"]
 
 
 def to_device(inputs: Inputs, device: torch.device) -> Inputs:
@@ -37,7 +37,8 @@ class Binder(nn.Module):
         encoders: name of the items -> their encoder.
         modalities: name of the items -> what they are; used to load what ``encode`` is given.
         dim: D.
-        head: from features to the space; ``mlp`` has one hidden layer of the encoder's width.
+        heads: name of the items -> from features to the space, ``linear`` if not given; ``mlp`` has one hidden layer of
+            the encoder's width, ``none`` takes the features as they are.
         recipe: what it was built from (JSON); part of the fingerprint, since preparation has options but no weights.
     """
 
@@ -47,7 +48,7 @@ class Binder(nn.Module):
         modalities: Mapping[str, Modality],
         *,
         dim: int,
-        head: Head = "linear",
+        heads: Mapping[str, Head] | None = None,
         recipe: str = "",
     ) -> None:
         super().__init__()
@@ -58,7 +59,10 @@ class Binder(nn.Module):
         self.modalities = dict(modalities)
         self.dim, self.recipe = dim, recipe
         self._fingerprint: tuple[Any, str] = None, ""  # of which state
-        self.heads = nn.ModuleDict({name: _head(encoder.width, dim, head) for name, encoder in encoders.items()})
+        chosen = heads or {}
+        self.heads = nn.ModuleDict(
+            {name: _head(name, encoder.width, dim, chosen.get(name, "linear")) for name, encoder in encoders.items()}
+        )
 
     def forward(self, inputs: Mapping[str, Inputs]) -> dict[str, Tensor]:
         """Return the unit vectors of prepared inputs, name -> [B, D], in float32 whatever the precision."""
@@ -66,6 +70,13 @@ class Binder(nn.Module):
             name: F.normalize(self.heads[name](self.encoders[name](one)).float(), dim=-1)
             for name, one in inputs.items()
         }
+
+    def train(self, mode: bool = True) -> Self:
+        """Keep in eval mode what does not learn."""
+        super().train(mode)
+        if mode:
+            rest(self.encoders)
+        return self
 
     def encoder(self, name: str) -> Encoder:
         """Return the encoder of a name; raise InputError if there is none."""
@@ -135,7 +146,11 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
-def _head(width: int, dim: int, head: Head) -> nn.Module:
+def _head(name: str, width: int, dim: int, head: Head) -> nn.Module:
+    if head == "none":
+        if width != dim:
+            raise InputError(f"encoders.{name}: head: none, but its features are {width} wide: set binder.dim={width}")
+        return nn.Identity()
     if head == "linear":
         return nn.Linear(width, dim, bias=False)
     return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, dim, bias=False))

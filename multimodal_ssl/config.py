@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from multimodal_ssl.errors import InputError, nearest
 
+Head = Literal["linear", "mlp", "none"]
+
 
 class Strict(BaseModel):
     """A model whose unknown keys are errors."""
@@ -99,11 +101,63 @@ class SourceConfig(PluginConfig):
         return value
 
 
+class LoraConfig(Strict):
+    """Low-rank updates beside frozen weights (LoRA, Hu et al. 2022), through peft.
+
+    Attributes:
+        rank: of the update.
+        alpha: the update counts alpha / rank.
+        dropout: of what goes into the update.
+        dora: learn the length of each weight apart from its direction (DoRA, Liu et al. 2024).
+        targets: regular expression of the linear layers that get one, a part of their name; all, if not given.
+    """
+
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16, gt=0)
+    dropout: float = Field(default=0, ge=0, lt=1)
+    dora: bool = False
+    targets: str | None = None
+
+
+class EncoderConfig(PluginConfig):
+    """An encoder, and how far it is trained: wholly, unless one of `frozen`, `unfreeze` and `lora` is given.
+
+    Attributes:
+        frozen: its weights stay as they are, dropout and batch statistics off; only its head learns.
+        unfreeze: only so many of its last blocks learn.
+        lora: only low-rank updates of its linear layers learn.
+        lr: its learning rate, relative to `train.lr`.
+        layer_decay: each block learns at this share of the rate of the block after it.
+        head: between its features and the joint space, in place of `binder.head`; ``none`` takes the features as they
+            are, as wide as the space.
+    """
+
+    frozen: bool = False
+    unfreeze: int | None = Field(default=None, ge=1)
+    lora: LoraConfig | None = None
+    lr: float = Field(default=1.0, gt=0)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    head: Head | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> EncoderConfig:
+        given = [
+            name
+            for name, one in (("frozen", self.frozen or None), ("unfreeze", self.unfreeze), ("lora", self.lora))
+            if one is not None
+        ]
+        if len(given) > 1:
+            raise ValueError(f"give one of {' and '.join(given)}: both of {given[1]} and {given[0]} say what learns")
+        if self.frozen and (self.lr != 1 or self.layer_decay != 1):
+            raise ValueError("frozen: true and a learning rate of its own: nothing of it learns; leave out one")
+        return self
+
+
 class BinderConfig(Strict):
     """The joint space: its width D and the head between it and an encoder's features."""
 
     dim: int = Field(default=128, ge=2)
-    head: Literal["linear", "mlp"] = "linear"
+    head: Head = "linear"
 
 
 class TrainConfig(Strict):
@@ -199,7 +253,7 @@ class Config(Strict):
     seed: int = Field(0, ge=0, lt=2**32)
     sources: tuple[SourceConfig, ...]
     evaluation: tuple[SourceConfig, ...] = ()
-    encoders: dict[str, PluginConfig]
+    encoders: dict[str, EncoderConfig]
     objective: PluginConfig = PluginConfig(name="info-nce")
     trust: TrustConfig = TrustConfig()
     vote: bool = False

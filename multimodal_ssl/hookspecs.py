@@ -7,7 +7,8 @@ typed, because pydantic checks them and ``mmssl plugins`` prints them. Import he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import pluggy
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, ValidationInfo
     from pydantic_core import CoreSchema
 
-    from multimodal_ssl.types import PairingSource
+    from multimodal_ssl.types import Encoder, Objective, PairingSource
 
 hookspec = pluggy.HookspecMarker("multimodal_ssl")
 hookimpl = pluggy.HookimplMarker("multimodal_ssl")
@@ -24,30 +25,44 @@ hookimpl = pluggy.HookimplMarker("multimodal_ssl")
 Register = Callable[[str, Callable[..., Any]], None]
 
 
-class _Opened:
-    """Tells pydantic to open a source where its name and options are given; the catalog gives the way as context."""
+Pairs: TypeAlias = Sequence[tuple[str, str]]
+"""The pairs of modalities in training."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Marks an option that is itself something registered; the catalog, as pydantic's context, opens it.
+
+    Attributes:
+        kind: of which it is, e.g. ``pairing_sources``.
+    """
+
+    kind: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
 
-        def open_source(value: Any, info: ValidationInfo) -> Any:
-            if isinstance(value, str | Mapping):
-                assert info.context is not None, "a catalog checks the options of sources"
-                return info.context(value)
-            from multimodal_ssl.types import PairingSource
+        def open_part(value: Any, info: ValidationInfo) -> Any:
+            if not isinstance(value, str | Mapping):
+                return value  # made in Python
+            assert info.context is not None, "a catalog checks the options of what it creates"
+            return info.context(self.kind, value)
 
-            if not isinstance(value, PairingSource):
-                raise ValueError("a source is given by its name, or by its name and options")
-            return value
-
-        return core_schema.with_info_plain_validator_function(open_source)
+        return core_schema.with_info_plain_validator_function(open_part)
 
 
 if TYPE_CHECKING:
     AnySource: TypeAlias = PairingSource
+    AnyEncoder: TypeAlias = Encoder
+    AnyObjective: TypeAlias = Callable[[Pairs], Objective]
 else:
-    AnySource = Annotated[Any, _Opened()]
-"""The type of an option that is itself a pairing source: a config gives its name, or its name and its options."""
+    AnySource = Annotated[Any, Part("pairing_sources")]
+    AnyEncoder = Annotated[Any, Part("encoders")]
+    AnyObjective = Annotated[Any, Part("objectives")]
+"""The types of options that are registered things themselves: a config gives the name of one, or its name and options.
+
+An objective comes as what makes it of pairs of modalities.
+"""
 
 
 @hookspec
@@ -64,7 +79,8 @@ def register_encoders(register: Register) -> None:
 def register_pairing_sources(register: Register) -> None:
     """Register pairing sources: ``factory(*, options) -> PairingSource``.
 
-    An option of the type `AnySource` is a source itself: what a config gives is opened before the factory is called.
+    An option of the type `AnySource` is a source itself, and so with `AnyEncoder` and `AnyObjective`: what a config
+    gives is opened before the factory is called.
     """
 
 

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from multimodal_ssl.audited import apply_audit
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors, save_tensors
-from multimodal_ssl.config import Config, SourceConfig, dump_config, load_config
+from multimodal_ssl.config import Config, LoraConfig, SourceConfig, dump_config, load_config
 from multimodal_ssl.corrupt import corrupted
 from multimodal_ssl.data import Supply, raw_items
 from multimodal_ssl.decoys import plant
@@ -31,10 +31,11 @@ from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.report import Direction, save_card
 from multimodal_ssl.training import Learner, count_steps, train, weighs
 from multimodal_ssl.trust import Trust
+from multimodal_ssl.tuning import add_lora, rates, tune
 from multimodal_ssl.voting import Voice
 from multimodal_ssl.voting import merge as vote
 
-FORMAT = 2  # of a run folder
+FORMAT = 3  # of a run folder
 MARK = "# Written by mmssl: the config of the run in this folder, with every default.\n"
 FREE_ON_RESUME = {"workers", "log_every", "checkpoint_every", "max_unreadable"}
 
@@ -76,7 +77,16 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     process.wait_for_everyone()
     adapt(binder, supplies)
     trust = Trust(config.trust)
-    train(Learner(binder, objective), plan, config.train, trust, run_dir=config.run, resume=resume)
+    encoders = {name: binder.encoder(name) for name in binder.encoders}
+    train(
+        Learner(binder, objective),
+        plan,
+        config.train,
+        trust,
+        run_dir=config.run,
+        resume=resume,
+        rates=rates(encoders, config.encoders),
+    )
     if process.is_main_process:
         trust.save(config.run / "trust.parquet")
         _save(config.run, binder, pairs)
@@ -221,11 +231,20 @@ def build_binder(config: Config, supplies: Sequence[Supply], catalog: Catalog) -
         if name not in kinds:
             raise InputError(f"encoders.{name}: no source gives {name!r}; {nearest(name, kinds)}")
     encoders = {
-        name: {"name": one.name, "options": catalog.complete("encoders", one.name, one.options)}
+        name: {
+            "name": one.name,
+            "options": catalog.complete("encoders", one.name, one.options),
+            "head": one.head or config.binder.head,
+            "lora": one.lora and one.lora.model_dump(),
+        }
         for name, one in config.encoders.items()
     }
-    recipe = {"modalities": kinds, "encoders": encoders, **config.binder.model_dump()}
-    return _from_recipe(recipe, catalog)
+    recipe = {"modalities": kinds, "encoders": encoders, "dim": config.binder.dim}
+    binder = _from_recipe(recipe, catalog)
+    for name, one in config.encoders.items():
+        if not one.lora:  # which is of the recipe
+            tune(name, binder.encoder(name), one)
+    return binder
 
 
 def is_main_process() -> bool:
@@ -248,9 +267,12 @@ def _from_recipe(recipe: Mapping[str, Any], catalog: Catalog) -> Binder:
                 f"encoders.{name}: {recipe['encoders'][name]['name']!r} takes {encoder.modality!r}, "
                 f"but {name!r} is {recipe['modalities'][name]!r}"
             )
+        if (lora := recipe["encoders"][name]["lora"]) is not None:
+            add_lora(name, encoder, LoraConfig(**lora))
     modalities = {name: catalog.modality(kind) for name, kind in recipe["modalities"].items()}
+    heads = {name: one["head"] for name, one in recipe["encoders"].items()}
     text = json.dumps(recipe, sort_keys=True, default=str)
-    return Binder(encoders, modalities, dim=recipe["dim"], head=recipe["head"], recipe=text)
+    return Binder(encoders, modalities, dim=recipe["dim"], heads=heads, recipe=text)
 
 
 def _claim(config: Config, *, resume: bool) -> None:

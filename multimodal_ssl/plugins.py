@@ -17,7 +17,7 @@ from multimodal_ssl import hookspecs
 from multimodal_ssl.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from multimodal_ssl.types import Modality, PairingSource
+    from multimodal_ssl.types import Modality
 
 ENTRY_POINT_GROUP = "multimodal_ssl"
 KINDS = tuple(name.removeprefix("register_") for name in vars(hookspecs) if name.startswith("register_"))
@@ -101,10 +101,18 @@ class Catalog:
 
     def create(self, kind: str, name: str, *given: Any, options: Mapping[str, Any]) -> Any:
         """Call a factory with what the core gives and the user's options, checked against its signature."""
-        return self.get(kind, name).factory(*given, **self.complete(kind, name, options))
+        return self.get(kind, name).factory(*given, **self._check(kind, name, options, self._open))
 
     def complete(self, kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all options of a factory, the given ones checked and converted, the others by default."""
+        """Return all options of a factory, the given ones checked and converted, the others by default.
+
+        What is registered itself stays the mapping of its name and its own options, completed.
+        """
+        return self._check(kind, name, options, self._describe)
+
+    def _check(
+        self, kind: str, name: str, options: Mapping[str, Any], part: Callable[[str, str | Mapping[str, Any]], Any]
+    ) -> dict[str, Any]:
         factory = self.get(kind, name).factory
         known = options_of(factory)
         for option in options:
@@ -115,9 +123,7 @@ class Catalog:
         import pydantic
 
         try:
-            checked = pydantic.TypeAdapter(_options_type(factory)).validate_python(
-                dict(options), context=self._open_source
-            )
+            checked = pydantic.TypeAdapter(_options_type(factory)).validate_python(dict(options), context=part)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -127,20 +133,31 @@ class Catalog:
             ) from error
         return {option: checked.get(option, parameter.default) for option, parameter in known.items()}
 
-    def _open_source(self, given: str | Mapping[str, Any]) -> PairingSource:
-        """Open a source that is an option of another one."""
+    def _open(self, kind: str, given: str | Mapping[str, Any]) -> Any:
+        """Open what is an option of something else; of an objective, what makes it of pairs."""
+        name, options = self._named(kind, given)
+        if kind == "objectives":
+            self.complete(kind, name, options)  # a mistake is told here
+            return functools.partial(self.create, kind, name, options=options)
+        try:
+            return self.create(kind, name, options=options)
+        except InputError as error:
+            # The option tells where it is, its name which of a nest it is that can't be opened.
+            begin = "" if str(error).startswith((repr(name), f"{name}:", f"{name}.")) else f"{name!r}: "
+            raise InputError(f"{begin}{error}") from error
+
+    def _describe(self, kind: str, given: str | Mapping[str, Any]) -> dict[str, Any]:
+        name, options = self._named(kind, given)
+        return {"name": name, **self.complete(kind, name, options)}
+
+    def _named(self, kind: str, given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         options = {"name": given} if isinstance(given, str) else dict(given)
         name = options.pop("name", None)
         if not isinstance(name, str):
-            raise InputError(f"a source within a source needs its name, e.g. {{name: table, ...}} (given: {given!r})")
-        self.get("pairing_sources", name)
-        try:
-            source: PairingSource = self.create("pairing_sources", name, options=options)
-        except InputError as error:
-            # The option tells where the source is, its name which of a nest it is that can't be opened.
-            begin = "" if str(error).startswith((repr(name), f"{name}:", f"{name}.")) else f"{name!r}: "
-            raise InputError(f"{begin}{error}") from error
-        return source
+            example = next(iter(self.names(kind)), "NAME")
+            raise InputError(f"give a name and options, e.g. {{name: {example}, ...}} (given: {given!r})")
+        self.get(kind, name)
+        return name, options
 
     @functools.cache  # noqa: B019 - one catalog lives as long as the program
     def modality(self, name: str) -> Modality:

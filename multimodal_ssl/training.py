@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -25,6 +24,7 @@ from multimodal_ssl.health import diagnose
 from multimodal_ssl.plan import Plan, count_samples
 from multimodal_ssl.runlog import RunLog, progress
 from multimodal_ssl.trust import Trust
+from multimodal_ssl.tuning import parameter_groups
 from multimodal_ssl.types import Inputs, MapSource, Objective
 
 MANY = 1000  # samples, before the share of unreadable ones says something
@@ -63,11 +63,23 @@ def weighs(objective: Objective, config: TrustConfig) -> bool:
     return weigh
 
 
-def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, run_dir: Path, resume: bool) -> None:
+def train(
+    learner: Learner,
+    plan: Plan,
+    config: TrainConfig,
+    trust: Trust,
+    *,
+    run_dir: Path,
+    resume: bool = False,
+    rates: Mapping[int, float] | None = None,
+) -> None:
     """Train learner and trust in place and leave metrics, unreadable samples and checkpoints in the run folder.
 
     Every step is a function of the seed, the step and the weights before it, so a run that was killed at any moment
     resumes to the same bits.
+
+    Args:
+        rates: id of a parameter -> its learning rate, relative to `config.lr`; 1 if not given.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -75,7 +87,10 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
         cpu=not torch.accelerator.is_available(),  # or Accelerate sees one process only
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # a batch holds some modalities
     )
-    optimizer = torch.optim.AdamW(parameter_groups(learner, config.weight_decay), betas=(0.9, 0.98), fused=True)
+    groups = list(parameter_groups(learner, config.weight_decay, rates or {}))
+    if not groups:
+        raise InputError("nothing learns: every encoder is frozen and has no head; give one a head, or let it learn")
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
     each = count_steps(plan, config)
     total = trust.config.rounds * each
     untrained = copy.deepcopy(learner.state_dict()) if trust.config.rounds > 1 else {}
@@ -120,7 +135,7 @@ def train(learner: Learner, plan: Plan, config: TrainConfig, trust: Trust, *, ru
                 optimizer.state.clear()
             rate = learning_rate(step % each, each, config)
             for parameters in optimizer.param_groups:
-                parameters["lr"] = rate
+                parameters["lr"] = rate * parameters["rate"]
 
             if all(keys):  # every process has a sample
                 inputs = {name: to_device(one, device) for name, one in batch.inputs.items()}
@@ -187,12 +202,3 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
         return config.lr * (step + 1) / (warm + 1)
     begin = max(warm, (1 - config.decay) * total)
     return config.lr * (1 + math.cos(math.pi * max(0, step - begin) / (total - begin))) / 2
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return matrices with weight decay; biases, norms and temperatures without."""
-    trained = [one for one in model.parameters() if one.requires_grad]
-    return [
-        {"params": [one for one in trained if one.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [one for one in trained if one.ndim < 2], "weight_decay": 0.0},
-    ]

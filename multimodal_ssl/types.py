@@ -210,6 +210,13 @@ class Encoder(nn.Module, ABC):
     def forward(self, inputs: Inputs) -> Tensor:
         """Return features [B, F]."""
 
+    def by_depth(self) -> Sequence[nn.Module]:
+        """Return its layers in the order of depth, for tuning by depth; what is in none of them lies below the first.
+
+        What follows the last block, such as a norm, belongs to it: put both into one module. Empty: it has no depth.
+        """
+        return ()
+
     def collate(self, prepared: Sequence[Inputs]) -> Inputs:
         """Join prepared items into a batch; override it where their lengths differ."""
         return default_collate(list(prepared))

@@ -18,7 +18,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from multimodal_ssl import InputError, Objective, load, load_config, objectives, training
 from multimodal_ssl.config import SourceConfig, TrainConfig, parse_config
 from multimodal_ssl.pipeline import bench, fit, open_config
-from multimodal_ssl.training import learning_rate, parameter_groups, uses_bf16
+from multimodal_ssl.training import learning_rate, uses_bf16
+from multimodal_ssl.tuning import parameter_groups
 from multimodal_ssl.types import Alignment
 
 from .toys import (
@@ -112,7 +113,7 @@ def test_the_gradient_is_clipped_and_its_norm_before_that_is_told(tmp_path: Path
 
 def test_only_matrices_decay() -> None:
     learner = training.Learner(toy_binder("a"), objectives.info_nce([("a", "a")]))
-    found = {id(one): group["weight_decay"] for group in parameter_groups(learner, 0.1) for one in group["params"]}
+    found = {id(one): group["weight_decay"] for group in parameter_groups(learner, 0.1, {}) for one in group["params"]}
     decays = {name: found[id(one)] for name, one in learner.named_parameters()}
     assert decays == {
         "binder.encoders.a.layer.weight": 0.1,
@@ -132,7 +133,7 @@ def test_what_is_frozen_is_not_trained(tmp_path: Path) -> None:
     binder = fit_toys(tmp_path / "run", Numbers(40), encoder=Frozen)
     encoder = binder.encoder("a")
     assert torch.equal(encoder.layer.weight, encoder.first)
-    assert not parameter_groups(encoder, 0.1)[0]["params"]
+    assert not list(parameter_groups(encoder, 0.1, {}))
 
 
 def test_the_learning_rate_rises_and_then_falls_to_zero() -> None:

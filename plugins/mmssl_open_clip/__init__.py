@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from multimodal_ssl.hookspecs import Register
 
 
-def open_clip_image(*, model: str, pretrained: str | None = None, frozen: bool = False) -> Encoder:
+def open_clip_image(*, model: str, pretrained: str | None = None) -> Encoder:
     """The image tower of an open_clip model, with its own preprocessing."""
     from mmssl_open_clip.image import OpenClipImage
 
-    return OpenClipImage(model=model, pretrained=pretrained, frozen=frozen)
+    return OpenClipImage(model=model, pretrained=pretrained)
 
 
-def open_clip_text(*, model: str, pretrained: str | None = None, frozen: bool = False) -> Encoder:
+def open_clip_text(*, model: str, pretrained: str | None = None) -> Encoder:
     """The text tower of an open_clip model, with its own tokenizer."""
     from mmssl_open_clip.text import OpenClipText
 
-    return OpenClipText(model=model, pretrained=pretrained, frozen=frozen)
+    return OpenClipText(model=model, pretrained=pretrained)
 
 
 @hookimpl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -27,25 +27,20 @@ class OpenClipImage(Encoder):
         model: an architecture of open_clip, the path of a model config (.json), ``local-dir:folder`` or
             ``hf-hub:name``; the last two name their weights too.
         pretrained: a tag of the architecture or the path of a checkpoint; None begins with random weights.
-        frozen: the weights stay as they are, and dropout and batch statistics stay off in training.
     """
 
     modality = "image"
 
-    def __init__(self, *, model: str, pretrained: str | None, frozen: bool) -> None:
+    def __init__(self, *, model: str, pretrained: str | None) -> None:
         super().__init__()
         name, both = load_model(model, pretrained)
-        self.frozen = frozen
         self.width = open_clip.get_model_config(name)["embed_dim"]
         self.tower: nn.Module = both.visual  # the text tower is let go
-        if frozen:
-            self.tower.requires_grad_(False)
         preprocessing = PreprocessCfg(**both.visual.preprocess_cfg)
         *resize, _, normalise = image_transform_v2(preprocessing, is_train=False).transforms
         self.normalise = Normalize(normalise.mean, normalise.std, inplace=True)
         self.resize = Compose(resize)
         self.crop, self.to_rgb, *_ = image_transform_v2(preprocessing, is_train=True).transforms
-        self.train()
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn an image into pixels [3, H, W] (uint8); with an rng as open_clip does it in training, a random crop.
@@ -59,10 +54,6 @@ class OpenClipImage(Encoder):
         pixels = self.normalise(inputs.float().div_(255))
         features: Tensor | tuple[Tensor, Tensor] = self.tower(pixels)
         return features[0] if isinstance(features, tuple) else features  # CoCa's tower gives its tokens as well
-
-    def train(self, mode: bool = True) -> Self:
-        """Keep a frozen tower in eval mode."""
-        return super().train(mode and not self.frozen)
 
 
 def random_crop(image: Image.Image, crop: RandomResizedCrop, rng: np.random.Generator) -> Image.Image:

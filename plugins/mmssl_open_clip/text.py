@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -26,12 +26,11 @@ class OpenClipText(Encoder):
         model: an architecture of open_clip, the path of a model config (.json), ``local-dir:folder`` or
             ``hf-hub:name``; the last two name their weights too.
         pretrained: a tag of the architecture or the path of a checkpoint; None begins with random weights.
-        frozen: the weights stay as they are, and dropout stays off in training.
     """
 
     modality = "text"
 
-    def __init__(self, *, model: str, pretrained: str | None, frozen: bool) -> None:
+    def __init__(self, *, model: str, pretrained: str | None) -> None:
         super().__init__()
         name, tower = load_model(model, pretrained)
         try:
@@ -45,12 +44,8 @@ class OpenClipText(Encoder):
         tower.visual = tower.logit_scale = tower.logit_bias = None
         if isinstance(tower, open_clip.CoCa):
             tower.text_decoder = None
-        self.frozen = frozen
         self.width = open_clip.get_model_config(name)["embed_dim"]
         self.tower = tower
-        if frozen:
-            self.tower.requires_grad_(False)
-        self.train()
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn a text into token ids [T], T being the same for all texts, and whether it was cut."""
@@ -63,7 +58,3 @@ class OpenClipText(Encoder):
     def forward(self, inputs: Inputs) -> Tensor:
         features: Tensor = self.tower.encode_text(inputs["tokens"], normalize=False)
         return features
-
-    def train(self, mode: bool = True) -> Self:
-        """Keep a frozen tower in eval mode."""
-        return super().train(mode and not self.frozen)

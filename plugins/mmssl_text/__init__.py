@@ -27,13 +27,11 @@ def small_text(
     return TextTransformer(width=width, depth=depth, heads=heads, vocabulary=vocabulary, length=length, drop=drop)
 
 
-def hf_text(
-    *, model: str, pooling: Literal["mean", "cls", "last"] = "mean", length: int | None = None, frozen: bool = False
-) -> Encoder:
+def hf_text(*, model: str, pooling: Literal["mean", "cls", "last"] = "mean", length: int | None = None) -> Encoder:
     """Any transformers AutoModel by hub name or local folder; length: at most so many tokens."""
     from mmssl_text.hugging_face import HuggingFaceText
 
-    return HuggingFaceText(model=model, pooling=pooling, length=length, frozen=frozen)
+    return HuggingFaceText(model=model, pooling=pooling, length=length)
 
 
 @hookimpl

