@@ -44,7 +44,13 @@ class Part:
 
         def open_part(value: Any, info: ValidationInfo) -> Any:
             if not isinstance(value, str | Mapping):
-                return value  # made in Python
+                from multimodal_ssl import types
+
+                made = {"pairing_sources": types.PairingSource, "encoders": types.Encoder, "objectives": Callable}
+                if not isinstance(value, made[self.kind]):
+                    noun = self.kind.removesuffix("s").replace("_", " ")
+                    raise ValueError(f"the {noun} is given by its name, or by its name and options")
+                return value
             assert info.context is not None, "a catalog checks the options of what it creates"
             return info.context(self.kind, value)
 

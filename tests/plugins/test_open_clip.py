@@ -234,7 +234,7 @@ def folder(request, tmp_path):
 def test_a_local_folder_brings_weights_preprocessing_and_tokenizer(folder, no_hub):
     model, preprocess = open_clip.create_model_from_pretrained(folder)
     model.requires_grad_(False)  # as ours: on some CPUs torch takes other kernels, whose last bits differ
-    image, text = image_encoder(folder), text_encoder(folder)
+    image, text = (make(folder).eval().requires_grad_(False) for make in (image_encoder, text_encoder))
     pixels = torch.stack([preprocess(one) for one in pictures()])
     assert torch.equal(
         image(image.collate([image.prepare(one) for one in pictures()])), model.eval().encode_image(pixels)
