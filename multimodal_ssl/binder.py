@@ -38,7 +38,7 @@ class Binder(nn.Module):
         modalities: name of the items -> what they are; used to load what ``encode`` is given.
         dim: D.
         heads: name of the items -> from features to the space, ``linear`` if not given; ``mlp`` has one hidden layer of
-            the encoder's width, ``none`` takes the features as they are.
+            the encoder's width, ``none`` takes the features as they are, ``teacher`` keeps them out of the space.
         recipe: what it was built from (JSON); part of the fingerprint, since preparation has options but no weights.
     """
 
@@ -60,12 +60,16 @@ class Binder(nn.Module):
         self.dim, self.recipe = dim, recipe
         self._fingerprint: tuple[Any, str] = None, ""  # of which state
         chosen = heads or {}
+        self.teachers = frozenset(name for name, head in chosen.items() if head == "teacher")
         self.heads = nn.ModuleDict(
             {name: _head(name, encoder.width, dim, chosen.get(name, "linear")) for name, encoder in encoders.items()}
         )
 
     def forward(self, inputs: Mapping[str, Inputs]) -> dict[str, Tensor]:
-        """Return the unit vectors of prepared inputs, name -> [B, D], in float32 whatever the precision."""
+        """Return the unit vectors of prepared inputs, name -> [B, D], in float32 whatever the precision.
+
+        Those of teachers are as wide as their features.
+        """
         return {
             name: F.normalize(self.heads[name](self.encoders[name](one)).float(), dim=-1)
             for name, one in inputs.items()
@@ -147,6 +151,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _head(name: str, width: int, dim: int, head: Head) -> nn.Module:
+    if head == "teacher":
+        return nn.Identity()
     if head == "none":
         if width != dim:
             raise InputError(f"encoders.{name}: head: none, but its features are {width} wide: set binder.dim={width}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -51,7 +51,8 @@ def embed(
 
     With several supplies a key begins with the position of its own, e.g. "1/cat.png".
     """
-    parts: dict[str, list[Embedded]] = {name: [] for supply in supplies for name in supply.names}
+    names = dict.fromkeys(name for supply in supplies for name in supply.names if name not in binder.teachers)
+    parts: dict[str, list[Embedded]] = {name: [] for name in names}
     unreadable: list[tuple[str, str]] = []
     for made, lost in embedded(binder, supplies, batch=batch, workers=workers, previews=previews, traits=traits):
         unreadable += lost
@@ -78,6 +79,9 @@ def embedded(
 
     Equal supplies give equal batches, so that what was stopped can go on.
     """
+    supplies = [
+        replace(one, names=tuple(name for name in one.names if name not in binder.teachers)) for one in supplies
+    ]
     encoders = {name: binder.encoder(name) for supply in supplies for name in supply.names}
     feed = Feed(supplies, encoders, binder.modalities, previews=previews, traits=traits)
     device = next(binder.parameters()).device

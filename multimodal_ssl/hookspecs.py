@@ -46,7 +46,11 @@ class Part:
             if not isinstance(value, str | Mapping):
                 from multimodal_ssl import types
 
-                made = {"pairing_sources": types.PairingSource, "encoders": types.Encoder, "objectives": Callable}
+                made: dict[str, Any] = {
+                    "pairing_sources": types.PairingSource,
+                    "encoders": types.Encoder,
+                    "objectives": Callable,
+                }
                 if not isinstance(value, made[self.kind]):
                     noun = self.kind.removesuffix("s").replace("_", " ")
                     raise ValueError(f"the {noun} is given by its name, or by its name and options")

@@ -95,7 +95,7 @@ def inspect_config(
     if config.audit:
         supplies = apply_audit(supplies, config.audit)
     objective = catalog.create(
-        "objectives", config.objective.name, trained_pairs(supplies), options=config.objective.options
+        "objectives", config.objective.name, trained_pairs(supplies, config.encoders), options=config.objective.options
     )
     binder = build_binder(config, supplies, catalog)
     began = time.perf_counter()

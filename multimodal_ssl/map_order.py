@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal_ssl.errors import InputError
+from multimodal_ssl.stream_order import Takes, takes_pairs
 from multimodal_ssl.types import Manifest, MapSource
 
 BUCKETS = 16  # of samples by length, where batches are to hold samples of like lengths
@@ -29,7 +30,7 @@ class MapOrder:
     Attributes:
         kinds: the rows by their items.
         per_epoch: number of batches.
-        left_out: number of samples that no batch can hold, since too few others have two of their items.
+        left_out: number of samples that no batch can hold, since too few others have those of their items that teach.
     """
 
     def __init__(
@@ -39,13 +40,14 @@ class MapOrder:
         *,
         batch: int,
         seed: Sequence[int],
+        takes: Takes = takes_pairs,
         apart: bool = True,
         by_length: str | None = None,
     ) -> None:
         manifest = source.manifest()
-        found = {kind: rows for kind, rows in kinds_of(source, manifest, names).items() if len(kind) >= 2}
+        found = {kind: rows for kind, rows in kinds_of(source, manifest, names).items() if takes(kind)}
         self._frequency = np.ones(len(source)) if manifest.frequency is None else manifest.frequency.astype(np.float64)
-        self.kinds, self.left_out = _fill(found, batch, self._frequency)
+        self.kinds, self.left_out = _fill(found, batch, self._frequency, takes)
         if not self.kinds:
             raise InputError(
                 f"a batch of {batch} is larger than the data: source {seed[-1]} has {len(source)} samples, "
@@ -135,7 +137,9 @@ def _draw(rows: Rows, frequency: NDArray[np.float64], rng: np.random.Generator) 
     return rng.permutation(np.repeat(rows, np.diff(upto, prepend=0)))
 
 
-def _fill(kinds: Mapping[Kind, Rows], batch: int, frequency: NDArray[np.float64]) -> tuple[dict[Kind, Rows], int]:
+def _fill(
+    kinds: Mapping[Kind, Rows], batch: int, frequency: NDArray[np.float64], takes: Takes
+) -> tuple[dict[Kind, Rows], int]:
     """Return kinds of a batch or more, and how many samples are in none of them.
 
     A sample of a rarer kind gives up items: it joins the largest kind that it holds all of, or the commonest pair.
@@ -153,8 +157,8 @@ def _fill(kinds: Mapping[Kind, Rows], batch: int, frequency: NDArray[np.float64]
     while homeless:
         pairs: Counter[Kind] = Counter()
         for kind in homeless:
-            pairs.update(dict.fromkeys(itertools.combinations(kind, 2), often[kind]))
-        pair, count = max(pairs.items(), key=lambda one: (one[1], one[0]))
+            pairs.update({pair: often[kind] for pair in itertools.combinations(kind, 2) if takes(pair)})
+        pair, count = max(pairs.items(), key=lambda one: (one[1], one[0]), default=((), 0))
         if count < batch:
             break
         full[pair] = [homeless.pop(kind) for kind in list(homeless) if set(pair) <= set(kind)]

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from multimodal_ssl.audited import apply_audit
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors, save_tensors
-from multimodal_ssl.config import Config, LoraConfig, SourceConfig, dump_config, load_config
+from multimodal_ssl.config import Config, EncoderConfig, LoraConfig, SourceConfig, dump_config, load_config
 from multimodal_ssl.corrupt import corrupted
 from multimodal_ssl.data import Supply, raw_items
 from multimodal_ssl.decoys import plant
@@ -52,12 +52,20 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
         supplies = apply_audit(supplies, config.audit)
     if config.decoys:
         supplies = plant(supplies, config.decoys, config.seed)
-    pairs = trained_pairs(supplies)
+    pairs = trained_pairs(supplies, config.encoders)
     objective = catalog.create("objectives", config.objective.name, pairs, options=config.objective.options)
+    for position, supply in enumerate(supplies):
+        if not objective.takes(supply.names):
+            raise InputError(
+                f"sources.{position}: the objective {config.objective.name!r} learns nothing from "
+                f"{', '.join(supply.names)}: leave the source out, or take another objective"
+            )
+    pairs = [pair for pair in pairs if objective.takes(pair)]
     plan = Plan(
         supplies,
         batch=config.train.batch,
         seed=config.seed,
+        takes=objective.takes,
         apart=not objective.wants_groups,
         by_length=config.train.by_length,
         shuffle_buffer=config.train.shuffle_buffer,
@@ -202,13 +210,14 @@ def open_training(config: Config, catalog: Catalog) -> tuple[list[Supply], list[
     return vote(supplies) if config.vote else (supplies, [])
 
 
-def trained_pairs(supplies: Sequence[Supply]) -> list[tuple[str, str]]:
-    """Return every pair of modalities that stand together in a supply, once."""
+def trained_pairs(supplies: Sequence[Supply], encoders: Mapping[str, EncoderConfig]) -> list[tuple[str, str]]:
+    """Return every pair of modalities that stand together in a supply, once; teachers are in none."""
     pairs: list[tuple[str, str]] = []
     for supply in supplies:
-        if len(supply.names) < 2:
-            raise InputError(f"a source trains on two modalities at least; one has only {', '.join(supply.names)}")
-        for a, b in itertools.combinations(supply.names, 2):
+        names = [name for name in supply.names if name not in encoders or encoders[name].head != "teacher"]
+        if len(names) < 2:
+            raise InputError(f"a source trains on two modalities at least; one has only {', '.join(names)}")
+        for a, b in itertools.combinations(names, 2):
             if (a, b) not in pairs and (b, a) not in pairs:
                 pairs.append((a, b))
     return pairs

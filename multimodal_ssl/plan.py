@@ -10,7 +10,7 @@ import numpy as np
 from multimodal_ssl.data import Supply, Ticket
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.map_order import MapOrder, kinds_of
-from multimodal_ssl.stream_order import START, Cursor, stream_batches
+from multimodal_ssl.stream_order import START, Cursor, Takes, stream_batches, takes_pairs
 from multimodal_ssl.types import MapSource, Sample
 
 
@@ -21,13 +21,14 @@ class Plan:
     can't fill a batch.
 
     Args:
+        takes: of names, whether a batch with these items teaches anything.
         apart: keep samples of one group in different batches (see `MapOrder`).
         by_length: name of the items that are of like length in a batch.
         shuffle_buffer: samples of a stream that are shuffled among themselves.
 
     Attributes:
         orders: position of a supply with random access -> its order.
-        left_out: number of samples that no batch can hold, since too few others have two of their items.
+        left_out: number of samples that no batch can hold, since too few others have those of their items that teach.
     """
 
     def __init__(
@@ -36,14 +37,22 @@ class Plan:
         *,
         batch: int,
         seed: int,
+        takes: Takes = takes_pairs,
         apart: bool = True,
         by_length: str | None = None,
         shuffle_buffer: int = 4096,
     ) -> None:
         self.supplies, self.batch, self.seed, self.shuffle_buffer = supplies, batch, seed, shuffle_buffer
+        self.takes = takes
         self.orders = {
             position: MapOrder(
-                one.source, one.names, batch=batch, seed=(seed, position), apart=apart, by_length=by_length
+                one.source,
+                one.names,
+                batch=batch,
+                seed=(seed, position),
+                takes=takes,
+                apart=apart,
+                by_length=by_length,
             )
             for position, one in enumerate(supplies)
             if isinstance(one.source, MapSource)
@@ -71,6 +80,7 @@ class Plan:
                 batch=self.batch,
                 seed=(self.seed, position),
                 buffer=self.shuffle_buffer,
+                takes=self.takes,
                 cursor=START if cursors is None else cursors.get(position, START),
             )
             for position, one in enumerate(self.supplies)

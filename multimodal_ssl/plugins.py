@@ -122,8 +122,12 @@ class Catalog:
             return {}
         import pydantic
 
+        # A default may be the name of something registered, and is opened like a given one.
+        defaults = {option: one.default for option, one in known.items() if one.default is not inspect.Parameter.empty}
         try:
-            checked = pydantic.TypeAdapter(_options_type(factory)).validate_python(dict(options), context=part)
+            checked = pydantic.TypeAdapter(_options_type(factory)).validate_python(
+                {**defaults, **options}, context=part
+            )
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -131,7 +135,7 @@ class Catalog:
             raise InputError(
                 f"{name!r}, option {where}: {first['msg'].removeprefix('Value error, ')}{given}"
             ) from error
-        return {option: checked.get(option, parameter.default) for option, parameter in known.items()}
+        return {option: checked[option] for option in known}
 
     def _open(self, kind: str, given: str | Mapping[str, Any]) -> Any:
         """Open what is an option of something else; of an objective, what makes it of pairs."""

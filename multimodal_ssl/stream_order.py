@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from multimodal_ssl.types import PairingSource, Sample
 
 OPEN = 8  # shards that are read in turns, so that a block holds samples of several
 
+Takes = Callable[[Collection[str]], bool]
 Place = tuple[int, int]  # a shard, and the position of a sample in it
 Found = tuple[Place, Sample]
 
@@ -47,13 +48,25 @@ class Cursor(NamedTuple):
 START = Cursor(0, 0, (), (), 0, 0)
 
 
+def takes_pairs(names: Collection[str]) -> bool:
+    """Tell whether a sample with these items is a pair, or more."""
+    return len(names) >= 2
+
+
 def stream_batches(
-    source: PairingSource, names: Sequence[str], *, batch: int, seed: Sequence[int], buffer: int, cursor: Cursor = START
+    source: PairingSource,
+    names: Sequence[str],
+    *,
+    batch: int,
+    seed: Sequence[int],
+    buffer: int,
+    takes: Takes = takes_pairs,
+    cursor: Cursor = START,
 ) -> Iterator[tuple[tuple[str, ...], list[Sample], Cursor]]:
     """Yield names and samples of each batch, and the cursor that comes after it, epoch after epoch.
 
     Each epoch opens the shards in another order and shuffles block by block, a buffer of samples each. A batch is full:
-    samples of a rare kind wait for those of the next blocks and epochs. Samples without two of the items are left out.
+    samples of a rare kind wait for those of the next blocks and epochs. Samples whose items teach nothing are left out.
     Raises InputError if an epoch has too few for a batch.
     """
     pending: dict[tuple[str, ...], list[Found]] = defaultdict(list)
@@ -62,7 +75,7 @@ def stream_batches(
     skip = cursor.emitted
     while True:
         whole, usable = cursor.opened == 0, 0
-        shards = _Shards(source, names, cursor, seed)
+        shards = _Shards(source, names, takes, cursor, seed)
         block = shards.take(buffer)
         while block:
             waiting = tuple(place for some in pending.values() for place, _ in some)
@@ -94,8 +107,11 @@ def stream_batches(
 class _Shards:
     """The usable samples of one epoch, a few shards being read in turns."""
 
-    def __init__(self, source: PairingSource, names: Sequence[str], cursor: Cursor, seed: Sequence[int]) -> None:
-        self.source, self.names, self.epoch, self.block = source, names, cursor.epoch, cursor.block
+    def __init__(
+        self, source: PairingSource, names: Sequence[str], takes: Takes, cursor: Cursor, seed: Sequence[int]
+    ) -> None:
+        self.source, self.names, self.takes = source, names, takes
+        self.epoch, self.block = cursor.epoch, cursor.block
         self._order = np.random.default_rng((*seed, cursor.epoch, 0)).permutation(source.num_shards).tolist()
         self._opened = cursor.opened
         self._open = [(shard, self._read(shard, start)) for shard, start in cursor.places]
@@ -128,7 +144,7 @@ class _Shards:
 
     def _read(self, shard: int, start: int) -> Iterator[Found]:
         for position, sample in enumerate(self.source.read(shard, start), start):
-            if len(_kind(sample, self.names)) >= 2:
+            if self.takes(_kind(sample, self.names)):
                 yield (shard, position), sample
 
 

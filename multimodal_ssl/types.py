@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -279,6 +279,10 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
         """Compare unit vectors, modality -> [B, D]; weight [B]; group [B] (int64, equal means same group)."""
+
+    def takes(self, names: Collection[str]) -> bool:
+        """Tell whether a batch with these items teaches anything; training plans no others."""
+        return len(names) >= 2
 
     def loss_at_chance(self, batch: int) -> float | None:
         """Return the loss of views that say nothing of each other, if it is known: training warns of it."""

@@ -5,19 +5,20 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Gt, Le, Lt
 
-from multimodal_ssl.errors import InputError
-from multimodal_ssl.hookspecs import Register, hookimpl
+from multimodal_ssl.errors import InputError, nearest
+from multimodal_ssl.hookspecs import AnyObjective, Pairs, Register, hookimpl
 
 if TYPE_CHECKING:
     from multimodal_ssl.types import Objective
 
-Pairs = Sequence[tuple[str, str]]
 Positive = Annotated[float, Gt(0)]
+Width = Annotated[int, Gt(0)]
 Share = Annotated[float, Gt(0), Le(1)]
+INFO_NCE: Any = "info-nce"  # the catalog opens it
 RINCE_LIMIT = 80  # exp(88) is the largest float32
 
 
@@ -114,13 +115,152 @@ def label_smoothing(
     return Scaled(pairs, loss, temperature=temperature, learn_temperature=learn_temperature, chance=math.log)
 
 
+def anchor(pairs: Pairs, *, anchor: str, of: AnyObjective = INFO_NCE) -> Objective:
+    """ImageBind's star: an objective of the pairs with the anchor alone; what else stands together teaches nothing.
+
+    Args:
+        anchor: name of the items that all others are bound to.
+        of: the objective of the pairs.
+    """
+    from multimodal_ssl.objectives.binding import Anchor
+
+    star = [pair for pair in pairs if anchor in pair]
+    names = sorted({name for pair in pairs for name in pair})
+    _check_anchor("anchor", anchor, names)
+    if lost := set(names) - {name for pair in star for name in pair}:
+        raise InputError(
+            f"'anchor': {', '.join(sorted(lost))} stands in no source together with the anchor {anchor!r}: give such a "
+            "source, or another anchor"
+        )
+    return Anchor(of(star), anchor)
+
+
+def pairs(
+    pairs: Pairs,
+    *,
+    of: AnyObjective = INFO_NCE,
+    weights: dict[str, Positive] | None = None,
+) -> Objective:
+    """All pairs that stand together, each with an objective of its own, however rarely it is met counting alike.
+
+    Args:
+        of: the objective of each pair.
+        weights: of pairs that are to count more or less than 1, e.g. ``{image-text: 2}``.
+    """
+    from multimodal_ssl.objectives.binding import Balanced
+
+    known = {f"{a}-{b}": (a, b) for a, b in pairs} | {f"{b}-{a}": (a, b) for a, b in pairs}
+    given: dict[tuple[str, str], float] = {}
+    for name, weight in (weights or {}).items():
+        if name not in known:
+            raise InputError(f"'pairs', option weights: no source has the pair {name!r}: {nearest(name, known)}")
+        given[known[name]] = weight
+    return Balanced(pairs, of, [given.get((a, b), 1.0) for a, b in pairs])
+
+
+def centroid(pairs: Pairs, *, of: AnyObjective = INFO_NCE) -> Objective:
+    """Each modality against the mean of the others in its sample, which is taken as it is.
+
+    Args:
+        of: the objective of a modality and that mean.
+    """
+    from multimodal_ssl.objectives.binding import Centroid
+
+    return Centroid(sorted({name for pair in pairs for name in pair}), of)
+
+
+def matryoshka(pairs: Pairs, *, widths: tuple[Width, ...], of: AnyObjective = INFO_NCE) -> Objective:
+    """An objective of the whole vectors and of their first dimensions, so that they can be cut.
+
+    Args:
+        widths: so many first dimensions, e.g. ``[16, 32, 64]``.
+        of: the objective.
+    """
+    from multimodal_ssl.objectives.binding import Matryoshka
+
+    if not widths or len(set(widths)) < len(widths):
+        raise InputError(f"'matryoshka', option widths: give each width once, and one at least (given: {list(widths)})")
+    return Matryoshka(of(pairs), widths)
+
+
+def symile(
+    pairs: Pairs,
+    *,
+    negatives: Literal["linear", "all"] = "linear",
+    temperature: Positive = 0.07,
+    learn_temperature: bool = True,
+) -> Objective:
+    """Symile: what all modalities of a sample together tell, where no two of them tell anything.
+
+    Args:
+        negatives: ``linear`` compares each item with B tuples at random, ``all`` with every one of the batch.
+    """
+    from multimodal_ssl.objectives.joint import Symile
+
+    most = len({name for pair in pairs for name in pair})
+    return Symile(most, temperature=temperature, learn_temperature=learn_temperature, negatives=negatives)
+
+
+def gram(pairs: Pairs, *, anchor: str, temperature: Positive = 0.07, learn_temperature: bool = True) -> Objective:
+    """GRAM: the volume that all modalities of a sample span is small, against the anchor.
+
+    Args:
+        anchor: name of the items whose vectors are exchanged for negatives.
+    """
+    from multimodal_ssl.objectives.joint import Gram
+
+    names = sorted({name for pair in pairs for name in pair})
+    _check_anchor("gram", anchor, names)
+    return Gram(anchor, len(names), temperature=temperature, learn_temperature=learn_temperature)
+
+
+def distil(
+    pairs: Pairs,
+    *,
+    teachers: dict[str, str],
+    of: AnyObjective = INFO_NCE,
+    share: Annotated[float, Gt(0), Le(1)] = 0.5,
+    temperature: Positive = 0.01,
+) -> Objective:
+    """Similarities that follow those of teacher embeddings, which stand in the data (MobileCLIP), beside an objective.
+
+    Args:
+        teachers: name of items -> name of those that are its teacher's embeddings, whose encoder has ``head: teacher``.
+        of: the objective beside.
+        share: of the teachers in the loss.
+        temperature: of the teachers.
+    """
+    from multimodal_ssl.objectives.distil import Distil
+
+    names = sorted({name for pair in pairs for name in pair})
+    for name in teachers:
+        if name not in names:
+            raise InputError(f"'distil', option teachers: no source has {name!r} in a pair: {nearest(name, names)}")
+    taught = [pair for pair in pairs if set(pair) <= teachers.keys()]
+    if not taught:
+        raise InputError("'distil', option teachers: give those of two items at least that stand together in a source")
+    return Distil(of(pairs), taught, teachers, share=share, temperature=temperature)
+
+
+def _check_anchor(objective: str, anchor: str, names: Sequence[str]) -> None:
+    if anchor not in names:
+        raise InputError(f"{objective!r}, option anchor: no source has {anchor!r}: {nearest(anchor, names)}")
+
+
 @hookimpl
 def register_objectives(register: Register) -> None:
     register("acl", acl)
+    register("anchor", anchor)
+    register("centroid", centroid)
+    register("distil", distil)
     register("gce", gce)
+    register("gram", gram)
     register("info-nce", info_nce)
     register("label-smoothing", label_smoothing)
+    register("matryoshka", matryoshka)
+    register("pairs", pairs)
     register("rcl", rcl)
     register("rince", rince)
     register("siglip", siglip)
+    register("symile", symile)
     register("triplet", triplet)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -122,6 +122,9 @@ class Pairwise(Objective):
     @abstractmethod
     def align(self, pair: str, a: Tensor, b: Tensor, same: Tensor, weight: Tensor) -> Alignment:
         """Compare the views a, b [B, D] of one pair, named "first-second"."""
+
+    def takes(self, names: Collection[str]) -> bool:
+        return any(first in names and second in names for first, second in self.pairs)
 
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
         same = group[:, None] == group[None, :]

@@ -251,8 +251,11 @@ CASES = (
 )
 
 CATALOG = Catalog.of(objectives=objectives)
+# Those of many modalities and those made of others have tests of their own (test_joint.py, test_binding.py).
+BINDING = {"anchor", "centroid", "distil", "gram", "matryoshka", "pairs", "symile"}
+LOSSES = [name for name in CATALOG.names("objectives") if name not in BINDING]
 VARIANTS = (
-    [pytest.param(name, {}, id=name) for name in CATALOG.names("objectives")]
+    [pytest.param(name, {}, id=name) for name in LOSSES]
     + [pytest.param("rcl", {"complement": name}, id=f"rcl-{name}") for name in COMPLEMENTS if name != "log"]
     + [pytest.param("triplet", {"mining": name}, id=name) for name in TRIPLETS if name != "semi-hard"]
 )
