@@ -18,6 +18,8 @@ from multimodal_ssl.config import (
     Config,
     CorruptConfig,
     DecoyConfig,
+    EncoderConfig,
+    LoraConfig,
     SourceConfig,
     TrainConfig,
     TrustConfig,
@@ -29,13 +31,27 @@ SECTIONS = {
     "": Config,
     "sources.N": SourceConfig,
     "sources.N.corrupt": CorruptConfig,
+    "encoders.NAME": EncoderConfig,
+    "encoders.NAME.lora": LoraConfig,
     "trust": TrustConfig,
     "audit": AuditConfig,
     "decoys": DecoyConfig,
     "binder": BinderConfig,
     "train": TrainConfig,
 }
-OURS = ("objectives", "image", "text", "open-clip", "audio", "series", "glyphs", "sources", "wrappers", "video")
+OURS = (
+    "objectives",
+    "features",
+    "image",
+    "text",
+    "open-clip",
+    "audio",
+    "series",
+    "glyphs",
+    "sources",
+    "wrappers",
+    "video",
+)
 
 
 def cli() -> str:
@@ -61,7 +77,7 @@ def reference() -> str:
     ]
     for place, model in SECTIONS.items():
         doc = inspect.getdoc(model) or ""
-        meaning = dict(re.findall(r"^    (\w+): (.*)$", doc, re.MULTILINE))
+        meaning = _meanings(doc)
         parts += [
             f"**{place or 'top'}**: {doc.partition('Attributes:')[0].strip()}\n",
             "| key | type | default | |\n|---|---|---|---|",

@@ -128,12 +128,23 @@ class Binder(nn.Module):
         state = self.state_dict()
         learnt = [state[name].numpy().tobytes() for name in sorted(state) if name.endswith("_extra_state")]
         if self._fingerprint[0] != (weights, learnt):  # a change in place counts the version up
-            digest = hashlib.sha256(self.recipe.encode())
-            for name, tensor in sorted(state.items()):
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-            self._fingerprint = (weights, learnt), digest.hexdigest()
+            self._fingerprint = (weights, learnt), fingerprint_of(self.recipe, state)
         return self._fingerprint[1]
+
+    def with_encoders(self, encoders: Mapping[str, Encoder], modalities: Mapping[str, Modality]) -> Binder:
+        """Return a Binder of other encoders of the same names and widths, with the heads of this one."""
+        other = Binder(encoders, modalities, dim=self.dim, recipe=self.recipe)
+        other.heads, other.teachers = self.heads, self.teachers
+        return other
+
+
+def fingerprint_of(recipe: str, state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a recipe and the state of what it made, in hex."""
+    digest = hashlib.sha256(recipe.encode())
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -123,6 +123,8 @@ class EncoderConfig(PluginConfig):
     """An encoder, and how far it is trained: wholly, unless one of `frozen`, `unfreeze` and `lora` is given.
 
     Attributes:
+        cache: if it is frozen, keep the features of so many views of each item on the disk and train from them: 1 is
+            the item as it is, each further one is augmented; 0 computes features at every visit.
         frozen: its weights stay as they are, dropout and batch statistics off; only its head learns.
         unfreeze: only so many of its last blocks learn.
         lora: only low-rank updates of its linear layers learn.
@@ -138,6 +140,7 @@ class EncoderConfig(PluginConfig):
     lr: float = Field(default=1.0, gt=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     head: Head | None = None
+    cache: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _one_way(self) -> EncoderConfig:
@@ -150,6 +153,8 @@ class EncoderConfig(PluginConfig):
             raise ValueError(f"give one of {' and '.join(given)}: both of {given[1]} and {given[0]} say what learns")
         if self.frozen and (self.lr != 1 or self.layer_decay != 1):
             raise ValueError("frozen: true and a learning rate of its own: nothing of it learns; leave out one")
+        if self.cache and not self.frozen:
+            raise ValueError("cache keeps the features of an encoder that does not change: add frozen: true")
         return self
 
 
@@ -246,6 +251,7 @@ class Config(Strict):
         encoders: name of the items -> encoder.
         vote: whether sources of the same items are voices on the same keys, trusted as far as they agree.
         audit: what to do with what an audit of the sources found.
+        cache: folder of the features of encoders with `cache`; MMSSL_CACHE or the user's cache folder, if not given.
         decoys: samples to mismatch in a run that is to judge the others: `mmssl audit` sets it.
     """
 
@@ -260,6 +266,7 @@ class Config(Strict):
     audit: AuditConfig | None = None
     decoys: DecoyConfig | None = None
     binder: BinderConfig = Field(default_factory=BinderConfig)
+    cache: Path | None = None
     train: TrainConfig
 
     @field_validator("run")

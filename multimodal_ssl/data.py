@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from multimodal_ssl.digests import digest
 from multimodal_ssl.errors import UnreadableError
 from multimodal_ssl.stream_order import Cursor
 from multimodal_ssl.types import Encoder, Inputs, MapSource, Modality, PairingSource, Preview, Sample
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ class Feed(Dataset[Batch]):
             key = f"row {row}" if isinstance(row, int) else row.key
             sample: Sample | None = None
             try:
-                sample = self._read(ticket.supply, row)
+                sample = read_sample(self.supplies[ticket.supply], row)
                 key = sample.key
                 if not 0 < sample.weight <= 1:
                     raise ValueError(f"its weight is {sample.weight}, not in (0, 1]")
@@ -213,12 +215,13 @@ class Feed(Dataset[Batch]):
     def _traits(self, name: str, ready: Inputs) -> Traits:
         return Traits(digest(ready), self.encoders[name].tally(self.encoders[name].collate([ready])))
 
-    def _read(self, supply: int, row: int | Sample) -> Sample:
-        source = self.supplies[supply].source
-        if isinstance(row, Sample):
-            return row
-        assert isinstance(source, MapSource)
-        return source[row]
+
+def read_sample(supply: Supply, row: int | Sample) -> Sample:
+    """Return the sample of a row; one of a stream is given itself."""
+    if isinstance(row, Sample):
+        return row
+    assert isinstance(supply.source, MapSource)
+    return supply.source[row]
 
 
 def full_key(supplies: Sequence[Supply], supply: int, key: str) -> str:
@@ -273,8 +276,8 @@ def _end_with_reader(_: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def batches(feed: Feed, tickets: Iterator[Ticket], *, workers: int) -> Iterator[Batch]:
-    """Yield the batches of tickets in their order, read by so many worker processes (0: by this one)."""
+def batches(feed: Dataset[Read], tickets: Iterator[Ticket], *, workers: int) -> Iterator[Read]:
+    """Yield what a feed, or its like, makes of tickets in their order, in so many worker processes (0: in this one)."""
     loader = DataLoader(
         feed,
         sampler=_Once(tickets),

@@ -24,6 +24,7 @@ from multimodal_ssl.decoys import plant
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.evaluation import Evaluation, evaluate
+from multimodal_ssl.features.cache import cached
 from multimodal_ssl.files import write_text
 from multimodal_ssl.metrics import summarise
 from multimodal_ssl.plan import Plan
@@ -32,6 +33,7 @@ from multimodal_ssl.report import Direction, save_card
 from multimodal_ssl.training import Learner, count_steps, train, weighs
 from multimodal_ssl.trust import Trust
 from multimodal_ssl.tuning import add_lora, rates, tune
+from multimodal_ssl.types import Objective
 from multimodal_ssl.voting import Voice
 from multimodal_ssl.voting import merge as vote
 
@@ -61,15 +63,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
                 f"{', '.join(supply.names)}: leave the source out, or take another objective"
             )
     pairs = [pair for pair in pairs if objective.takes(pair)]
-    plan = Plan(
-        supplies,
-        batch=config.train.batch,
-        seed=config.seed,
-        takes=objective.takes,
-        apart=not objective.wants_groups,
-        by_length=config.train.by_length,
-        shuffle_buffer=config.train.shuffle_buffer,
-    )
+    plan = make_plan(config, supplies, objective)
     count_steps(plan, config.train)
     torch.manual_seed(config.seed)
     binder = build_binder(config, supplies, catalog)
@@ -85,9 +79,14 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     process.wait_for_everyone()
     adapt(binder, supplies)
     trust = Trust(config.trust)
-    encoders = {name: binder.encoder(name) for name in binder.encoders}
+    learner = Learner(binder, objective)
+    if views := cached_views(config):
+        with process.main_process_first():  # the others find everything in the cache
+            taking, supplies = cached(binder, supplies, views, folder=config.cache, workers=config.train.workers)
+        learner, plan = Learner(taking, objective), make_plan(config, supplies, objective)
+    encoders = {name: learner.binder.encoder(name) for name in binder.encoders}
     train(
-        Learner(binder, objective),
+        learner,
         plan,
         config.train,
         trust,
@@ -95,12 +94,31 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
         resume=resume,
         rates=rates(encoders, config.encoders),
     )
+    binder.to(next(learner.parameters()).device)
     if process.is_main_process:
         trust.save(config.run / "trust.parquet")
         _save(config.run, binder, pairs)
         save_card(config.run)
     process.wait_for_everyone()
     return binder.eval()
+
+
+def make_plan(config: Config, supplies: Sequence[Supply], objective: Objective) -> Plan:
+    """Plan what each step of a config reads of its opened sources."""
+    return Plan(
+        supplies,
+        batch=config.train.batch,
+        seed=config.seed,
+        takes=objective.takes,
+        apart=not objective.wants_groups,
+        by_length=config.train.by_length,
+        shuffle_buffer=config.train.shuffle_buffer,
+    )
+
+
+def cached_views(config: Config) -> dict[str, int]:
+    """Return how many views the cache keeps of each encoder's features, of those that ask for it."""
+    return {name: one.cache for name, one in config.encoders.items() if one.cache}
 
 
 def adapt(binder: Binder, supplies: Sequence[Supply]) -> None:
@@ -157,6 +175,8 @@ def evaluate_run(
         raise InputError(f"the config of {run} has no `evaluation:` sources; give one, e.g. evaluation=[{{name: ...}}]")
     binder = binder or load(run, catalog=catalog)
     supplies = open_supplies(config.evaluation, catalog)
+    if (views := dict.fromkeys(cached_views(config), 1)) and not traits:  # they are of what is prepared
+        binder, supplies = cached(binder, supplies, views, folder=config.cache, workers=config.train.workers)
     return evaluate(embed(binder, supplies, workers=config.train.workers, traits=traits)[0])
 
 

@@ -1,0 +1,234 @@
+"""Frozen encoders run once: their features come from the cache, and what is missing there is computed into it.
+
+A feature is kept by what its encoder is (its options, weights and learnt preparation), what the item holds, and which
+view of it was taken: so runs, sources and samples share it, and nothing stale is ever read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch.utils.data import Dataset
+
+from multimodal_ssl.binder import Binder, evaluating, fingerprint_of, to_device
+from multimodal_ssl.data import Supply, Ticket, batches, read_sample
+from multimodal_ssl.digests import content_digest, digest
+from multimodal_ssl.errors import InputError, UnreadableError
+from multimodal_ssl.features.source import FeatureSource, Known
+from multimodal_ssl.features.store import FeatureStore, default_folder
+from multimodal_ssl.features.vectors import VECTOR, Vectors
+from multimodal_ssl.plan import ordered_tickets
+from multimodal_ssl.types import Encoder, Inputs, MapSource, Modality
+
+BATCH = 256  # items that are encoded at once
+
+
+@dataclass(slots=True)
+class Found:
+    """What a worker found of the samples of a ticket.
+
+    Attributes:
+        samples: key, group, weight, row (its place in the ticket for a stream) and names of the items of each sample.
+        keys: name -> the keys of its views, for each sample that has it.
+        prepared: name -> key and inputs of the views that the cache lacks.
+        unreadable: key and reason.
+    """
+
+    samples: list[tuple[str, str, float, int, tuple[str, ...]]]
+    keys: dict[str, list[list[int]]]
+    prepared: dict[str, list[tuple[int, Inputs]]]
+    unreadable: list[tuple[str, str]]
+
+
+class Look(Dataset[Found]):
+    """Reads the samples of a ticket and prepares what the cache lacks; runs in a worker."""
+
+    def __init__(
+        self,
+        supplies: Sequence[Supply],
+        encoders: Mapping[str, Encoder],
+        modalities: Mapping[str, Modality],
+        stores: Mapping[str, FeatureStore],
+        views: Mapping[str, int],
+    ) -> None:
+        self.supplies, self.encoders, self.modalities = supplies, encoders, modalities
+        self.stores, self.views = stores, views
+
+    def __getitem__(self, ticket: Ticket) -> Found:
+        names = [name for name in ticket.names if name in self.stores]
+        found = Found([], {name: [] for name in names}, {name: [] for name in names}, [])
+        for row in ticket.rows:
+            key = f"row {row}" if isinstance(row, int) else row.key
+            try:
+                sample = read_sample(self.supplies[ticket.supply], row)
+                key = sample.key
+                views = {name: self._views(name, sample.items[name]) for name in names}
+            except UnreadableError as error:
+                found.unreadable.append((key, error.reason))
+                continue
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one sample, it is recorded and left out
+                found.unreadable.append((key, f"{type(error).__name__}: {error}"))
+                continue
+            place = row if isinstance(row, int) else -1
+            found.samples.append((key, sample.group, sample.weight, place, ticket.names))
+            for name, (keys, prepared) in views.items():
+                found.keys[name].append(keys)
+                found.prepared[name] += prepared
+        return found
+
+    def _views(self, name: str, item: Any) -> tuple[list[int], list[tuple[int, Inputs]]]:
+        """Return the keys of the views of an item, and those that are not in the cache, prepared."""
+        encoder, modality = self.encoders[name], self.modalities[name]
+        try:
+            own = item_key(item)
+        except TypeError:  # a raw item of a kind that has no digest: its prepared tensors have
+            own = digest(encoder.prepare(modality.open(item))) or 1
+        keys = [view_key(own, view) for view in range(self.views[name])]
+        missing = np.flatnonzero(self.stores[name].find(np.array(keys, np.int64)) < 0).tolist()
+        raw = modality.open(item) if missing else None
+        return keys, [(keys[view], encoder.prepare(raw, view_rng(own, view))) for view in missing]
+
+
+def item_key(item: Any) -> int:
+    """Return a 64-bit key of what an item holds, never 0; of a file by its path, size and time of its last change."""
+    if isinstance(item, Path):
+        state = item.stat()
+        return digest(f"{os.path.abspath(item)} {state.st_size} {state.st_mtime_ns}") or 1
+    return content_digest(item) or 1
+
+
+def view_key(key: int, view: int) -> int:
+    """Return the key of a view of an item: 0 is the item as it is, the others are augmented."""
+    return key if view == 0 else digest(f"{key} {view}") or 1
+
+
+def view_rng(key: int, view: int) -> np.random.Generator | None:
+    """Return what a view is augmented with, by the item and the view alone."""
+    return None if view == 0 else np.random.default_rng((key % 2**64, view))
+
+
+def cached(
+    binder: Binder, supplies: Sequence[Supply], views: Mapping[str, int], *, folder: Path | None, workers: int = 0
+) -> tuple[Binder, list[Supply]]:
+    """Return a Binder that takes the features of encoders, with the same heads, and supplies that give them.
+
+    Features that the cache lacks are computed into it. Raises InputError where a source without random access has
+    items that are not cached beside ones that are.
+
+    Args:
+        views: name of the items -> number of views, of each encoder whose features are to be cached.
+        folder: of the cache; None is `default_folder`.
+    """
+    encoders = {name: binder.encoder(name) for name in views}
+    stores = {name: open_store(binder, name, folder) for name in views}
+    modalities = {**binder.modalities, **dict.fromkeys(views, VECTOR)}
+    taking: dict[str, Encoder] = {name: binder.encoder(name) for name in binder.encoders}
+    taking |= {name: Vectors(encoder.width) for name, encoder in encoders.items()}
+    made = []
+    for position, supply in enumerate(supplies):
+        names = tuple(name for name in supply.names if name in views)
+        source = supply.source
+        if not names:
+            made.append(supply)
+            continue
+        whole = len(names) == len(supply.names)
+        if not whole and not isinstance(source, MapSource):
+            others = [name for name in supply.names if name not in names]
+            raise InputError(
+                f"sources.{position} has no random access: the features of {', '.join(names)} can be cached only with "
+                f"those of {', '.join(others)}; freeze and cache these too, or leave out cache"
+            )
+        known = compute(Look([supply], encoders, binder.modalities, stores, views), supply, workers)
+        source = FeatureSource(
+            source if isinstance(source, MapSource) else None,
+            {name: source.modalities[name] for name in supply.names},
+            known,
+            {name: stores[name] for name in names},
+        )
+        made.append(replace(supply, source=source))
+    return binder.with_encoders(taking, modalities), made
+
+
+def open_store(binder: Binder, name: str, folder: Path | None) -> FeatureStore:
+    """Open what the cache has of an encoder."""
+    encoder = binder.encoder(name)
+    about = json.loads(binder.recipe)["encoders"][name]
+    about = {"name": about["name"], "options": about["options"]}
+    fingerprint = fingerprint_of(json.dumps(about, sort_keys=True), encoder.state_dict())
+    return FeatureStore((folder or default_folder()) / fingerprint[:32], encoder.width, about)
+
+
+def compute(look: Look, supply: Supply, workers: int) -> Known:
+    """Go through a supply once, compute into the cache what it lacks, and return what was seen."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    waiting: dict[str, dict[int, Inputs]] = {name: {} for name in look.stores}
+    done: dict[str, set[int]] = {name: set() for name in look.stores}
+    samples: list[tuple[str, str, float, int, tuple[str, ...]]] = []
+    keys: dict[str, list[list[int]]] = {name: [] for name in look.stores}
+    unreadable: list[tuple[str, str]] = []
+
+    def encode(name: str, least: int) -> None:
+        while len(waiting[name]) >= least:
+            some = list(waiting[name])[:BATCH]
+            encoder = look.encoders[name].to(device)
+            prepared = [waiting[name].pop(key) for key in some]
+            with torch.inference_mode(), evaluating(encoder):
+                features = encoder(to_device(encoder.collate(prepared), device)).float().cpu().numpy()
+            finite = np.isfinite(features).all(1)
+            look.stores[name].append(np.array(some, np.int64)[finite], features[finite])
+            done[name].update(some)
+
+    total = len(supply.source) if isinstance(supply.source, MapSource) else None
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(
+            f"features of {', '.join(name for name in supply.names if name in look.stores)}", total=total
+        )
+        for found in batches(look, ordered_tickets([supply], batch=BATCH), workers=workers):
+            unreadable += found.unreadable
+            samples += found.samples
+            for name in keys:
+                own = iter(found.keys.get(name, ()))
+                keys[name] += [next(own) if name in sample[4] else [0] * look.views[name] for sample in found.samples]
+                for key, inputs in found.prepared.get(name, ()):
+                    if key not in done[name]:
+                        waiting[name][key] = inputs
+                encode(name, BATCH)
+            bar.advance(task, len(found.samples) + len(found.unreadable))
+        for name in keys:
+            encode(name, 1)
+    return known_of(look, samples, keys, unreadable)
+
+
+def known_of(
+    look: Look,
+    samples: Sequence[tuple[str, str, float, int, tuple[str, ...]]],
+    keys: Mapping[str, Sequence[Sequence[int]]],
+    unreadable: Sequence[tuple[str, str]],
+) -> Known:
+    """Return what was seen in the order of the source, without samples of which a feature is not finite."""
+    lost: dict[int, str] = {}
+    tables = {name: np.array(some, np.int64).reshape(len(samples), look.views[name]) for name, some in keys.items()}
+    for name, table in tables.items():
+        look.stores[name].refresh()
+        absent = (look.stores[name].find(table.ravel()).reshape(table.shape) < 0).any(1) & (table[:, 0] != 0)
+        lost |= {int(place): f"its {name} has no finite features" for place in np.flatnonzero(absent)}
+    order = sorted((one for one in range(len(samples)) if one not in lost), key=lambda one: samples[one][3])
+    return Known(
+        keys=[samples[one][0] for one in order],
+        groups=[samples[one][1] for one in order],
+        weights=[samples[one][2] for one in order],
+        rows=[samples[one][3] for one in order],
+        features={name: table[order] for name, table in tables.items()},
+        present=[samples[one][4] for one in order],
+        unreadable=[*unreadable, *((samples[one][0], why) for one, why in lost.items())],
+    )

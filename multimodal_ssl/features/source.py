@@ -1,0 +1,90 @@
+"""A source whose items are features from the cache, in place of what frozen encoders would make them of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multimodal_ssl.data import number_groups
+from multimodal_ssl.features.store import FeatureStore
+from multimodal_ssl.overlay import Overlay
+from multimodal_ssl.types import Manifest, MapSource, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was seen of the samples that could be read.
+
+    Attributes:
+        keys, groups, weights: [N].
+        rows: [N], where the source has random access.
+        features: name of the items -> the keys of their views in the store [N, V], 0 where there is none.
+        present: names of the items of each sample.
+        unreadable: key and reason of the other samples.
+    """
+
+    keys: Sequence[str]
+    groups: Sequence[str]
+    weights: Sequence[float]
+    rows: Sequence[int]
+    features: Mapping[str, NDArray[np.int64]]
+    present: Sequence[tuple[str, ...]]
+    unreadable: Sequence[tuple[str, str]]
+
+
+@final
+class FeatureSource(MapSource):
+    """The samples of a source with features as some of their items, or as all: then the source is not read again.
+
+    Args:
+        source: None if it has no random access.
+        modalities: of the items that the samples keep.
+        stores: name -> where its features are.
+    """
+
+    def __init__(
+        self,
+        source: MapSource | None,
+        modalities: Mapping[str, str],
+        known: Known,
+        stores: Mapping[str, FeatureStore],
+    ) -> None:
+        self.known, self.names = known, tuple(stores)
+        self.source = source if len(stores) < len(modalities) else None
+        self.modalities = {name: "vector" if name in stores else kind for name, kind in modalities.items()}
+        self.skipped = known.unreadable
+        self._rows = {
+            name: stores[name].find(keys.ravel()).reshape(keys.shape) for name, keys in known.features.items()
+        }
+        self._vectors = {name: store.vectors() for name, store in stores.items()}
+        self._manifest = _manifest(source, tuple(modalities), known)
+
+    def __len__(self) -> int:
+        return len(self.known.keys)
+
+    def __getitem__(self, index: int) -> Sample:
+        known = self.known
+        items: Mapping[str, Any] = {
+            name: self._vectors[name][self._rows[name][index]] for name in self.names if name in known.present[index]
+        }
+        if self.source:
+            below = self.source[known.rows[index]].items
+            items = Overlay(below, {name: items if name in items else None for name in self.names})
+        return Sample(known.keys[index], items, known.groups[index], known.weights[index])
+
+    def manifest(self) -> Manifest:
+        return self._manifest
+
+
+def _manifest(source: MapSource | None, names: Sequence[str], known: Known) -> Manifest:
+    present = np.array([[name in has for name in names] for has in known.present], bool).reshape(-1, len(names))
+    group = number_groups(known.groups)
+    if source is None:
+        return Manifest(present, group)
+    told = source.manifest().take(np.array(known.rows, np.int64))
+    columns = [list(source.modalities).index(name) for name in names]
+    return Manifest(present, group, None if told.length is None else told.length[:, columns], told.frequency)
