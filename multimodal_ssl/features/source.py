@@ -53,7 +53,7 @@ class FeatureSource(MapSource):
         known: Known,
         stores: Mapping[str, FeatureStore],
     ) -> None:
-        self.known, self.names = known, tuple(stores)
+        self.known, self.stores = known, dict(stores)
         self.source = source if len(stores) < len(modalities) else None
         self.modalities = {name: "vector" if name in stores else kind for name, kind in modalities.items()}
         self.skipped = known.unreadable
@@ -63,17 +63,24 @@ class FeatureSource(MapSource):
         self._vectors = {name: store.vectors() for name, store in stores.items()}
         self._manifest = _manifest(source, tuple(modalities), known)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_vectors": {}}  # a process that it is sent to maps the files itself
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._vectors = {name: store.vectors() for name, store in self.stores.items()}
+
     def __len__(self) -> int:
         return len(self.known.keys)
 
     def __getitem__(self, index: int) -> Sample:
         known = self.known
         items: Mapping[str, Any] = {
-            name: self._vectors[name][self._rows[name][index]] for name in self.names if name in known.present[index]
+            name: self._vectors[name][self._rows[name][index]] for name in self.stores if name in known.present[index]
         }
         if self.source:
             below = self.source[known.rows[index]].items
-            items = Overlay(below, {name: items if name in items else None for name in self.names})
+            items = Overlay(below, {name: items if name in items else None for name in self.stores})
         return Sample(known.keys[index], items, known.groups[index], known.weights[index])
 
     def manifest(self) -> Manifest:

@@ -54,6 +54,9 @@ class FeatureStore:
             ) from error
         self.refresh()
 
+    def __reduce__(self) -> tuple[type[FeatureStore], tuple[Path, int, Mapping[str, Any]]]:
+        return FeatureStore, (self.folder, self.width, {})
+
     def refresh(self) -> None:
         """See what others have appended."""
         keys = np.fromfile(self._keys, np.int64, count=self._keys.stat().st_size // 8)

@@ -1,0 +1,247 @@
+"""Frozen encoders run once: what is trained from the cache is what is trained without, and nothing stale is read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from multimodal_ssl import Manifest, MapSource, Sample
+from multimodal_ssl.config import parse_config
+from multimodal_ssl.data import Supply
+from multimodal_ssl.features.cache import cached, item_key, view_key
+from multimodal_ssl.pipeline import bench, fit
+from multimodal_ssl.testing import check_pairing_source, check_resume
+
+from ..toys import (
+    Numbers,
+    Stream,
+    Torn,
+    Waves,
+    catalog,
+    messy,
+    read_rows,
+    refusal,
+    toy_binder,
+    toy_config,
+)
+
+MADE: Counter[str] = Counter()
+
+
+class Counting(Waves):
+    """Waves that count how often they prepare and how many items they encode."""
+
+    def prepare(self, item: float, rng: np.random.Generator | None = None) -> Tensor:
+        MADE["prepared"] += 1
+        return super().prepare(item, rng)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        MADE["encoded"] += len(inputs)
+        return super().forward(inputs)
+
+
+class Plain(MapSource):
+    """Thirty numbers; it can be pickled."""
+
+    modalities = {"a": "number", "b": "number"}
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(str(index), {"a": index, "b": -index})
+
+
+@pytest.fixture(autouse=True)
+def _count() -> None:
+    MADE.clear()
+
+
+def config_of(run: Path, names: str = "ab", count: int = 1, *, only: str = "", views: int = 1, **train: Any):
+    values = toy_config(run, names, count, **train).model_dump(mode="json")
+    values["encoders"] = {
+        name: {"name": "waves", "frozen": True, "cache": views} if name in (only or names) else {"name": "waves"}
+        for name in names
+    }
+    return parse_config({**values, "cache": str(run.parent / "cache"), "evaluation": values["sources"]})
+
+
+def binder_of(names: str = "ab"):
+    binder = toy_binder(names, Counting)
+    binder.recipe = json.dumps({"encoders": {key: {"name": "waves", "options": {}} for key in names}})
+    return binder.requires_grad_(False)
+
+
+def features_of(binder, name: str, item: float) -> np.ndarray:
+    encoder = binder.encoder(name).eval()
+    with torch.no_grad():
+        return encoder(encoder.prepare(item)[None])[0].numpy()
+
+
+def test_training_from_the_cache_is_training_without_it(tmp_path) -> None:
+    class Still(Waves):
+        def prepare(self, item: float, rng: np.random.Generator | None = None) -> Tensor:
+            return super().prepare(item)
+
+    known = catalog([Numbers(40)], encoder=Still)
+    with_cache = config_of(tmp_path / "with")
+    values = with_cache.model_dump(mode="json")
+    values["encoders"] = {key: {"name": "waves", "frozen": True} for key in "ab"}
+    without = parse_config({**values, "run": str(tmp_path / "without")})
+    one, other = fit(with_cache, catalog=known), fit(without, catalog=known)
+    for name in "ab":
+        torch.testing.assert_close(one.heads[name].weight, other.heads[name].weight)
+        assert torch.equal(one.encoder(name).layer.weight, other.encoder(name).layer.weight)
+    assert [direction.result.recall for direction in bench(tmp_path / "with", catalog=known)] == [
+        direction.result.recall for direction in bench(tmp_path / "without", catalog=known)
+    ]
+
+
+def test_each_item_is_encoded_once_whatever_is_trained_after(tmp_path) -> None:
+    known = catalog([Numbers(40)], encoder=Counting)
+    fit(config_of(tmp_path / "one", steps=30), catalog=known)
+    first = MADE["encoded"]
+    assert first == 2 * 40
+    fit(config_of(tmp_path / "two", steps=30, lr=0.1), catalog=known)
+    bench(tmp_path / "two", catalog=known)
+    assert MADE["encoded"] == first
+
+
+def test_other_weights_options_or_items_are_other_features(tmp_path) -> None:
+    supply = Supply(Numbers(10), ("a", "b"))
+    binder = binder_of()
+    cached(binder, [supply], {"a": 1}, folder=tmp_path)
+    assert MADE["encoded"] == 10
+    cached(binder, [supply], {"a": 1}, folder=tmp_path)
+    assert MADE["encoded"] == 10
+    binder.recipe = json.dumps({"encoders": {key: {"name": "waves", "options": {"size": 2}} for key in "ab"}})
+    cached(binder, [supply], {"a": 1}, folder=tmp_path)
+    assert MADE["encoded"] == 20
+    with torch.no_grad():
+        binder.encoder("a").layer.weight[0, 0] += 1e-3
+    cached(binder, [supply], {"a": 1}, folder=tmp_path)
+    assert MADE["encoded"] == 30
+    cached(binder, [Supply(Numbers(12), ("a", "b"))], {"a": 1}, folder=tmp_path)
+    assert MADE["encoded"] == 32
+
+
+def test_equal_items_of_different_samples_share_their_features(tmp_path) -> None:
+    class Repeated(Numbers):
+        def __getitem__(self, index: int) -> Sample:
+            return Sample(str(index), {"a": index % 3, "b": index})
+
+    cached(binder_of(), [Supply(Repeated(600), ("a", "b"))], {"a": 1}, folder=tmp_path)
+    assert MADE["encoded"] == 3
+
+
+def test_features_are_those_of_the_encoder_and_reach_the_right_samples(tmp_path) -> None:
+    binder = binder_of("abc")
+    supplies = [Supply(one, ("a", "b", "c")) for one in messy()]
+    taking, made = cached(binder, supplies, dict.fromkeys("abc", 1), folder=tmp_path)
+    for supply, original in zip(made, supplies, strict=True):
+        before = {one.key: one for one in original.source}
+        found = list(supply.source)
+        assert {one.key for one in found} == set(before)
+        for sample in found:
+            was = before[sample.key]
+            assert (sample.group, sample.weight, set(sample.items)) == (was.group, was.weight, set(was.items))
+            for name, item in sample.items.items():
+                np.testing.assert_allclose(item[0], features_of(binder, name, was.items[name]), rtol=1e-5, atol=1e-6)
+    inputs = {name: torch.from_numpy(sample.items[name]) for name in sample.items}
+    direct = {name: torch.stack([binder.encoder(name).prepare(before[sample.key].items[name])]) for name in inputs}
+    for name, view in taking(inputs).items():
+        torch.testing.assert_close(view, binder.eval()(direct)[name])
+
+
+def test_a_source_of_features_conforms(tmp_path) -> None:
+    for source in messy():
+        _, (supply,) = cached(
+            binder_of("abc"), [Supply(source, ("a", "b", "c"))], dict.fromkeys("abc", 2), folder=tmp_path
+        )
+        check_pairing_source(supply.source)
+        check_resume(supply.source, workers=(0, 1))
+    _, (supply,) = cached(binder_of(), [Supply(Plain(), ("a", "b"))], {"a": 2}, folder=tmp_path)
+    check_pairing_source(supply.source)
+    check_resume(supply.source, workers=(0, 1))
+
+
+def test_beside_cached_items_the_others_are_read_as_they_were(tmp_path) -> None:
+    known = catalog([Numbers(40)], encoder=Counting)
+    binder = fit(config_of(tmp_path / "run", only="a", steps=20), catalog=known)
+    torch.manual_seed(0)
+    untrained = Counting()
+    assert torch.equal(binder.encoder("a").layer.weight, untrained.layer.weight)
+    assert MADE["encoded"] == 40 + 20 * 8  # a once each, b at every visit
+
+
+def test_a_stream_of_which_only_a_part_is_cached_is_refused(tmp_path) -> None:
+    supply = Supply(Stream(Numbers(10)), ("a", "b"))
+    said = refusal(lambda: cached(binder_of(), [supply], {"a": 1}, folder=tmp_path))
+    assert said.startswith("sources.0 has no random access: the features of a can be cached only with those of b")
+
+
+def test_a_cached_stream_is_shuffled_as_a_whole_and_knows_its_length(tmp_path) -> None:
+    _, (supply,) = cached(
+        binder_of(), [Supply(Stream(Numbers(10)), ("a", "b"))], dict.fromkeys("ab", 1), folder=tmp_path
+    )
+    assert len(supply.source) == 10
+    assert isinstance(supply.source.manifest(), Manifest)
+
+
+def test_views_are_augmented_each_its_own_way_and_the_first_is_plain(tmp_path) -> None:
+    binder = binder_of()
+    _, (supply,) = cached(binder, [Supply(Numbers(6), ("a", "b"))], {"a": 3, "b": 1}, folder=tmp_path)
+    views = supply.source[4].items["a"]
+    assert views.shape == (3, 8)
+    np.testing.assert_allclose(views[0], features_of(binder, "a", 4), rtol=1e-5)
+    assert len(np.unique(views.round(5), axis=0)) == 3
+    _, (again,) = cached(binder, [Supply(Numbers(6), ("a", "b"))], {"a": 4, "b": 1}, folder=tmp_path)
+    assert np.array_equal(again.source[4].items["a"][:3], views)
+
+
+def test_samples_that_can_not_be_read_or_have_no_finite_features_are_left_out_and_told(tmp_path) -> None:
+    class Breaking(Waves):
+        def forward(self, inputs: Tensor) -> Tensor:
+            features = super().forward(inputs)
+            return torch.where(inputs[:, :1] == inputs.new_tensor(np.sin(11.0)), torch.nan, features)
+
+    known = catalog([Torn(40)], encoder=Breaking)
+    fit(config_of(tmp_path / "run"), catalog=known)
+    told = {row["key"]: row["reason"] for row in read_rows(tmp_path / "run")}
+    assert told == {"row 7": "OSError: disk", "11": "its b has no finite features"}
+
+
+def test_a_file_is_known_by_path_size_and_time(tmp_path) -> None:
+    path = tmp_path / "item.txt"
+    path.write_text("one")
+    first = item_key(path)
+    assert item_key(tmp_path / "." / "item.txt") == first
+    os.utime(path, ns=(1, 1))
+    assert item_key(path) != first
+    assert item_key("one") == item_key("one") != item_key("two")
+
+
+def test_views_have_keys_of_their_own() -> None:
+    assert view_key(5, 0) == 5
+    assert len({view_key(key, view) for key in (5, 6) for view in range(4)}) == 8
+
+
+def test_a_run_that_is_resumed_from_the_cache_ends_in_the_same_bits(tmp_path) -> None:
+    from ..toys import interrupted, learnt
+
+    known = catalog([Numbers(40)], encoder=Waves)
+    whole = fit(config_of(tmp_path / "whole", steps=12, checkpoint_every=3), catalog=known)
+    stopped = config_of(tmp_path / "stopped", steps=12, checkpoint_every=3)
+    with interrupted(step=8):
+        fit(stopped, catalog=known)
+    resumed = fit(stopped, resume=True, catalog=known)
+    assert resumed.fingerprint() == whole.fingerprint()
+    assert learnt(tmp_path / "stopped") == learnt(tmp_path / "whole")
