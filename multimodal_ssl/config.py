@@ -247,6 +247,7 @@ class Config(Strict):
     Attributes:
         run: folder of the run.
         sources: what is trained on.
+        guard: held-out sources of what the encoders can do already, measured before and after training.
         evaluation: held-out sources; what they hold of one modality is one gallery.
         encoders: name of the items -> encoder.
         vote: whether sources of the same items are voices on the same keys, trusted as far as they agree.
@@ -259,6 +260,7 @@ class Config(Strict):
     seed: int = Field(0, ge=0, lt=2**32)
     sources: tuple[SourceConfig, ...]
     evaluation: tuple[SourceConfig, ...] = ()
+    guard: tuple[SourceConfig, ...] = ()
     encoders: dict[str, EncoderConfig]
     objective: PluginConfig = PluginConfig(name="info-nce")
     trust: TrustConfig = TrustConfig()

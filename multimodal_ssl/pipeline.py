@@ -68,10 +68,14 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     torch.manual_seed(config.seed)
     binder = build_binder(config, supplies, catalog)
     weighs(objective, config.trust)
-    for supply in open_supplies(config.evaluation, catalog):  # a mistake there is better told now than after training
+    for place, supply in (  # a mistake there is better told now than after training
+        (place, supply)
+        for place, sources in (("evaluation", config.evaluation), ("guard", config.guard))
+        for supply in open_supplies(sources, catalog)
+    ):
         for name in supply.names:
             if name not in binder.encoders:
-                raise InputError(f"evaluation: no encoder for {name!r}: leave it out with `use: [...]`")
+                raise InputError(f"{place}: no encoder for {name!r}: leave it out with `use: [...]`")
     if process.is_main_process:
         _claim(config, resume=resume)
         if voices:
@@ -97,7 +101,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     binder.to(next(learner.parameters()).device)
     if process.is_main_process:
         trust.save(config.run / "trust.parquet")
-        _save(config.run, binder, pairs)
+        save_binder(config.run, binder, pairs=pairs)
         save_card(config.run)
     process.wait_for_everyone()
     return binder.eval()
@@ -140,7 +144,7 @@ def load(run: Path | str, *, catalog: Catalog | None = None) -> Binder:
     """Open the Binder of a run, in eval mode."""
     run = Path(run)
     recipe = _read_binder(run)
-    binder = _from_recipe(recipe["recipe"], catalog or Catalog.discover())
+    binder = rebuild(run, catalog=catalog)
     try:
         binder.load_state_dict(load_tensors(run / "model.safetensors"))
     except RuntimeError as error:
@@ -148,6 +152,11 @@ def load(run: Path | str, *, catalog: Catalog | None = None) -> Binder:
     if binder.fingerprint() != recipe["fingerprint"]:
         raise InputError(f"{run / 'model.safetensors'} is not the file that was trained: its fingerprint differs")
     return binder.eval()
+
+
+def rebuild(run: Path | str, *, catalog: Catalog | None = None) -> Binder:
+    """Build the Binder of a run anew, with none of what it learnt."""
+    return _from_recipe(_read_binder(Path(run))["recipe"], catalog or Catalog.discover())
 
 
 def bench(
@@ -337,14 +346,17 @@ def check_same(config: Config) -> None:
         )
 
 
-def _save(run: Path, binder: Binder, pairs: Sequence[tuple[str, str]]) -> None:
+def save_binder(run: Path, binder: Binder, **about: Any) -> None:
+    """Write weights and recipe of a Binder; what binder.json tells beside stays but for what is given."""
     save_tensors(run / "model.safetensors", binder.state_dict())
+    path = run / "binder.json"
     recipe = {
+        **(json.loads(path.read_text()) if path.exists() else {}),
         "format": FORMAT,
         "version": version("multimodal-ssl"),
         "fingerprint": binder.fingerprint(),
         "recipe": json.loads(binder.recipe),
-        "pairs": pairs,
+        **about,
     }
     write_text(run / "binder.json", json.dumps(recipe, indent=2))
 

@@ -12,7 +12,7 @@ from multimodal_ssl import __version__
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.plugins import Catalog
 
-COMMANDS = ("inspect", "audit", "fit", "bench", "index", "migrate", "search", "plugins")
+COMMANDS = ("inspect", "audit", "fit", "bench", "blend", "index", "migrate", "search", "plugins")
 
 
 class Commands(click.Group):

@@ -25,7 +25,8 @@ def fit(config: Path, overrides: tuple[str, ...], audit: Path | None, resume: bo
       torchrun --nproc-per-node 2 -m multimodal_ssl fit configs/icons.yaml
     """
     from multimodal_ssl import pipeline
-    from multimodal_ssl.cli.tables import print_directions, print_voices
+    from multimodal_ssl.cli.tables import print_directions, print_guard, print_voices
+    from multimodal_ssl.guard import guard
     from multimodal_ssl.report import save_report, timed
 
     seconds: dict[str, float] = {}
@@ -41,6 +42,9 @@ def fit(config: Path, overrides: tuple[str, ...], audit: Path | None, resume: bo
             with timed(seconds, "evaluate"):
                 directions = pipeline.bench(parsed.run, binder=binder)
             print_directions(directions)
+        if parsed.guard:
+            with timed(seconds, "guard"):
+                print_guard(guard(parsed.run, binder=binder))
         save_report(parsed, binder.fingerprint(), directions, seconds)
         of = "" if parsed.evaluation else " --of sources"
         click.echo(f"trained: {parsed.run}\nnext:    mmssl index {parsed.run}{of}")

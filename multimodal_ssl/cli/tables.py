@@ -80,6 +80,34 @@ def print_comparisons(comparisons: Sequence[Comparison], *, measures: bool) -> N
     _console().print(table)
 
 
+def print_guard(comparisons: Sequence[Comparison]) -> None:
+    """Print the old skill before and after training."""
+    table = _numbers(
+        "old skill", numbers=["R@1 before", "after", "change (95 %)", "p", "n", "groups"],
+        caption="what the encoders can do without their heads, on the guard's sources",
+    )  # fmt: skip
+    for one in comparisons:
+        found = one.differences["R@1"]
+        what = f"{one.query} among its own kind" if one.query == one.gallery else f"{one.query} to {one.gallery}"
+        table.add_row(
+            what, f"{found.other:.3f}", f"{found.this:.3f}",
+            f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})", f"{found.p_value:.4f}",
+            f"{one.n:,}", f"{one.groups:,}",
+        )  # fmt: skip
+    _console().print(table)
+
+
+def print_blends(rows: Sequence[tuple[float, float | None, float | None]]) -> None:
+    """Print new and old skill of each blend."""
+    table = _numbers(
+        numbers=["alpha", "R@1, evaluation", "R@1, guard"],
+        caption="alpha: 0 is before training, 1 after; R@1: mean over all directions",
+    )  # fmt: skip
+    for alpha, new, old in rows:
+        table.add_row(f"{alpha:g}", *("" if one is None else f"{one:.3f}" for one in (new, old)))
+    _console().print(table)
+
+
 def print_leaks(leaks: Leaks, *, top: int = 3) -> None:
     """Print how many items have a twin in training, the worst of them, and R@1 without them."""
     kinds = ["equal twin in training", "near twin in training", "near twin in the evaluation itself"]
