@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from multimodal_ssl.indexing import build_index as build_index
     from multimodal_ssl.pipeline import bench as bench
     from multimodal_ssl.pipeline import fit as fit
-    from multimodal_ssl.pipeline import load as load
     from multimodal_ssl.plugins import Catalog as Catalog
+    from multimodal_ssl.recipe import load as load
     from multimodal_ssl.retrieval import Term as Term
     from multimodal_ssl.retrieval import Vector as Vector
     from multimodal_ssl.retrieval import search as search
@@ -48,8 +48,9 @@ _HOME = {
     "hookspecs": ["AnyEncoder", "AnyObjective", "AnySource", "hookimpl"],
     "index": ["Index"],
     "indexing": ["build_index"],
-    "pipeline": ["bench", "fit", "load"],
+    "pipeline": ["bench", "fit"],
     "plugins": ["Catalog"],
+    "recipe": ["load"],
     "retrieval": ["Term", "Vector", "search"],
     "types": [
         "Alignment",

@@ -18,8 +18,9 @@ from multimodal_ssl.decoys import choose_decoys, random_access
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.files import replacing, write_text
-from multimodal_ssl.pipeline import check_same, fit, load, open_training
+from multimodal_ssl.pipeline import check_same, fit, open_training
 from multimodal_ssl.plugins import Catalog
+from multimodal_ssl.recipe import load
 from multimodal_ssl.significance import LEAST
 from multimodal_ssl.trust import Trust
 from multimodal_ssl.verdict import Rates, Role, View, judge_kind, rows_of_unreadable

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.errors import InputError
-from multimodal_ssl.pipeline import load, open_config, rebuild, save_binder
+from multimodal_ssl.pipeline import open_config
 from multimodal_ssl.plugins import Catalog
+from multimodal_ssl.recipe import load, rebuild, save_binder, start_encoders
 
 STATISTICS = ("running_mean", "running_var")  # of BatchNorm
 
@@ -35,8 +36,11 @@ def blend(run: Path | str, alpha: float, *, catalog: Catalog | None = None) -> B
     catalog = catalog or Catalog.discover()
     run = Path(run)
     after = load(run, catalog=catalog)
-    torch.manual_seed(open_config(run / "config.yaml").seed)
-    before = rebuild(run, catalog=catalog).state_dict()
+    config = open_config(run / "config.yaml")
+    torch.manual_seed(config.seed)
+    first = rebuild(run, catalog=catalog)
+    start_encoders(first, config)
+    before = first.state_dict()
     weights = {name for name, _ in after.named_parameters()}
     mixed = {
         name: _mix(name, before[name], tensor, alpha)

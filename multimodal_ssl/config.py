@@ -119,10 +119,29 @@ class LoraConfig(Strict):
     targets: str | None = None
 
 
+class StartConfig(Strict):
+    """A trained run in which an encoder of the same kind and options stands.
+
+    Attributes:
+        run: its folder.
+        item: the name that it has there; the same as here, if not given.
+    """
+
+    run: Path
+    item: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _run_alone(cls, value: Any) -> Any:
+        return {"run": value} if isinstance(value, str | Path) else value
+
+
 class EncoderConfig(PluginConfig):
     """An encoder, and how far it is trained: wholly, unless one of `frozen`, `unfreeze` and `lora` is given.
 
     Attributes:
+        start: a run to begin from: its encoder's weights and learnt preparation, and its head if that has one shape.
+        freeze_head: its head stays as it is; with `frozen` and `start`, others are bound to the space of that run.
         cache: if it is frozen, keep the features of so many views of each item on the disk and train from them: 1 is
             the item as it is, each further one is augmented; 0 computes features at every visit.
         frozen: its weights stay as they are, dropout and batch statistics off; only its head learns.
@@ -140,6 +159,8 @@ class EncoderConfig(PluginConfig):
     lr: float = Field(default=1.0, gt=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     head: Head | None = None
+    start: StartConfig | None = None
+    freeze_head: bool = False
     cache: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

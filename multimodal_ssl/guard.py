@@ -17,8 +17,9 @@ from multimodal_ssl.embed import embed
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.evaluation import Evaluation
 from multimodal_ssl.metrics import Answers, answer
-from multimodal_ssl.pipeline import load, open_supplies, run_config
+from multimodal_ssl.pipeline import open_supplies, run_config
 from multimodal_ssl.plugins import Catalog
+from multimodal_ssl.recipe import load
 
 
 def guard(run: Path | str, *, binder: Binder | None = None, catalog: Catalog | None = None) -> list[Comparison]:

@@ -19,8 +19,9 @@ from multimodal_ssl.data import Supply
 from multimodal_ssl.embed import Embedded, embedded, joined
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.index import Index, check_folder, replace_index
-from multimodal_ssl.pipeline import load, open_supplies, run_config
+from multimodal_ssl.pipeline import open_supplies, run_config
 from multimodal_ssl.plugins import Catalog
+from multimodal_ssl.recipe import load
 
 BATCH, COMMIT = 256, 16  # samples that are embedded together, batches that are committed together
 

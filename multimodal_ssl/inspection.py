@@ -21,9 +21,10 @@ from multimodal_ssl.errors import InputError
 from multimodal_ssl.facts import EXAMPLES, Schedule, Shared, SourceFacts, tell
 from multimodal_ssl.files import write_text
 from multimodal_ssl.pace import Pace, measure_pace
-from multimodal_ssl.pipeline import adapt, build_binder, open_supplies, open_training, trained_pairs
+from multimodal_ssl.pipeline import open_supplies, open_training, trained_pairs
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
+from multimodal_ssl.recipe import adapt, build_binder
 from multimodal_ssl.remarks import remark
 from multimodal_ssl.report import peak_memory
 from multimodal_ssl.spread import Spread

@@ -17,8 +17,9 @@ from multimodal_ssl.embed import Embedded
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.index import Index, check_folder
 from multimodal_ssl.indexing import building, fill, finish
-from multimodal_ssl.pipeline import load, open_supplies, run_config
+from multimodal_ssl.pipeline import open_supplies, run_config
 from multimodal_ssl.plugins import Catalog
+from multimodal_ssl.recipe import load
 
 TOP, QUERIES = 10, 500  # answers that are compared, and queries
 BATCH = 256

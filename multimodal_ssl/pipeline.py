@@ -6,7 +6,6 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from accelerate import PartialState
 
 from multimodal_ssl.audited import apply_audit
 from multimodal_ssl.binder import Binder
-from multimodal_ssl.checkpoint import load_tensors, save_tensors
-from multimodal_ssl.config import Config, EncoderConfig, LoraConfig, SourceConfig, dump_config, load_config
+from multimodal_ssl.config import Config, EncoderConfig, SourceConfig, dump_config, load_config
 from multimodal_ssl.corrupt import corrupted
-from multimodal_ssl.data import Supply, raw_items
+from multimodal_ssl.data import Supply
 from multimodal_ssl.decoys import plant
 from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.errors import InputError, nearest
@@ -29,15 +27,15 @@ from multimodal_ssl.files import write_text
 from multimodal_ssl.metrics import summarise
 from multimodal_ssl.plan import Plan
 from multimodal_ssl.plugins import Catalog
+from multimodal_ssl.recipe import adapt, build_binder, load, read_recipe, save_binder, start_encoders
 from multimodal_ssl.report import Direction, save_card
 from multimodal_ssl.training import Learner, count_steps, train, weighs
 from multimodal_ssl.trust import Trust
-from multimodal_ssl.tuning import add_lora, rates, tune
+from multimodal_ssl.tuning import rates
 from multimodal_ssl.types import Objective
 from multimodal_ssl.voting import Voice
 from multimodal_ssl.voting import merge as vote
 
-FORMAT = 3  # of a run folder
 MARK = "# Written by mmssl: the config of the run in this folder, with every default.\n"
 FREE_ON_RESUME = {"workers", "log_every", "checkpoint_every", "max_unreadable"}
 
@@ -67,6 +65,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     count_steps(plan, config.train)
     torch.manual_seed(config.seed)
     binder = build_binder(config, supplies, catalog)
+    start_encoders(binder, config)
     weighs(objective, config.trust)
     for place, supply in (  # a mistake there is better told now than after training
         (place, supply)
@@ -81,7 +80,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
         if voices:
             write_text(config.run / "voices.json", json.dumps([asdict(one) for one in voices], indent=2))
     process.wait_for_everyone()
-    adapt(binder, supplies)
+    adapt(binder, supplies, [name for name, one in config.encoders.items() if not one.start])
     trust = Trust(config.trust)
     learner = Learner(binder, objective)
     if views := cached_views(config):
@@ -125,38 +124,12 @@ def cached_views(config: Config) -> dict[str, int]:
     return {name: one.cache for name, one in config.encoders.items() if one.cache}
 
 
-def adapt(binder: Binder, supplies: Sequence[Supply]) -> None:
-    """Let each encoder learn its preparation from raw items of the sources."""
-    for name in binder.encoders:
-        encoder = binder.encoder(name)
-        encoder.adapt(raw_items(supplies, [name], binder.modalities[name], encoder.adapt_to))
-
-
 def open_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """Read a config as `load_config` does; one in the folder of a run is of that run, wherever it was moved."""
     path = Path(path)
     if (path.parent / "checkpoints").exists() or (path.parent / "binder.json").exists():
         overrides = (f"run={path.parent}", *overrides)
     return load_config(path, overrides)
-
-
-def load(run: Path | str, *, catalog: Catalog | None = None) -> Binder:
-    """Open the Binder of a run, in eval mode."""
-    run = Path(run)
-    recipe = _read_binder(run)
-    binder = rebuild(run, catalog=catalog)
-    try:
-        binder.load_state_dict(load_tensors(run / "model.safetensors"))
-    except RuntimeError as error:
-        raise InputError(f"{run / 'model.safetensors'} does not fit its binder.json: {error}") from error
-    if binder.fingerprint() != recipe["fingerprint"]:
-        raise InputError(f"{run / 'model.safetensors'} is not the file that was trained: its fingerprint differs")
-    return binder.eval()
-
-
-def rebuild(run: Path | str, *, catalog: Catalog | None = None) -> Binder:
-    """Build the Binder of a run anew, with none of what it learnt."""
-    return _from_recipe(_read_binder(Path(run))["recipe"], catalog or Catalog.discover())
 
 
 def bench(
@@ -193,7 +166,7 @@ def directions(run: Path | str, evaluation: Evaluation) -> list[Direction]:
     """Return what an evaluation of a run tells of each direction; raise InputError if there is none."""
     if not evaluation.answers:
         raise InputError(f"no two modalities of the evaluation share a group: {', '.join(evaluation.items)}")
-    trained = {frozenset(pair) for pair in _read_binder(Path(run))["pairs"]}
+    trained = {frozenset(pair) for pair in read_recipe(Path(run))["pairs"]}
     return [Direction(*names, frozenset(names) in trained, summarise(one)) for names, one in evaluation.answers.items()]
 
 
@@ -252,39 +225,6 @@ def trained_pairs(supplies: Sequence[Supply], encoders: Mapping[str, EncoderConf
     return pairs
 
 
-def build_binder(config: Config, supplies: Sequence[Supply], catalog: Catalog) -> Binder:
-    """Build an untrained Binder with an encoder for each modality that the supplies use."""
-    kinds: dict[str, str] = {}
-    for supply in supplies:
-        for name in supply.names:
-            kind = supply.source.modalities[name]
-            if kinds.setdefault(name, kind) != kind:
-                raise InputError(
-                    f"{name!r} is {kinds[name]!r} in one source and {kind!r} in another: rename one of them"
-                )
-    for name in kinds:
-        if name not in config.encoders:
-            raise InputError(f"no encoder for {name!r}: add encoders.{name}, or leave {name!r} out with `use:`")
-    for name in config.encoders:
-        if name not in kinds:
-            raise InputError(f"encoders.{name}: no source gives {name!r}; {nearest(name, kinds)}")
-    encoders = {
-        name: {
-            "name": one.name,
-            "options": catalog.complete("encoders", one.name, one.options),
-            "head": one.head or config.binder.head,
-            "lora": one.lora and one.lora.model_dump(),
-        }
-        for name, one in config.encoders.items()
-    }
-    recipe = {"modalities": kinds, "encoders": encoders, "dim": config.binder.dim}
-    binder = _from_recipe(recipe, catalog)
-    for name, one in config.encoders.items():
-        if not one.lora:  # which is of the recipe
-            tune(name, binder.encoder(name), one)
-    return binder
-
-
 def is_main_process() -> bool:
     """Tell whether this process is the one that writes and prints."""
     return bool(_process().is_main_process)
@@ -292,25 +232,6 @@ def is_main_process() -> bool:
 
 def _process() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())  # without a GPU it must be told, or it sees one only
-
-
-def _from_recipe(recipe: Mapping[str, Any], catalog: Catalog) -> Binder:
-    encoders = {
-        name: catalog.create("encoders", one["name"], options=one["options"])
-        for name, one in recipe["encoders"].items()
-    }
-    for name, encoder in encoders.items():
-        if encoder.modality != recipe["modalities"][name]:
-            raise InputError(
-                f"encoders.{name}: {recipe['encoders'][name]['name']!r} takes {encoder.modality!r}, "
-                f"but {name!r} is {recipe['modalities'][name]!r}"
-            )
-        if (lora := recipe["encoders"][name]["lora"]) is not None:
-            add_lora(name, encoder, LoraConfig(**lora))
-    modalities = {name: catalog.modality(kind) for name, kind in recipe["modalities"].items()}
-    heads = {name: one["head"] for name, one in recipe["encoders"].items()}
-    text = json.dumps(recipe, sort_keys=True, default=str)
-    return Binder(encoders, modalities, dim=recipe["dim"], heads=heads, recipe=text)
 
 
 def _claim(config: Config, *, resume: bool) -> None:
@@ -344,40 +265,6 @@ def check_same(config: Config) -> None:
             f"{config.run} was begun with another config ({', '.join(changed[:5])}): resume it with {path}, "
             "or train into another folder with run=OTHER"
         )
-
-
-def save_binder(run: Path, binder: Binder, **about: Any) -> None:
-    """Write weights and recipe of a Binder; what binder.json tells beside stays but for what is given."""
-    save_tensors(run / "model.safetensors", binder.state_dict())
-    path = run / "binder.json"
-    recipe = {
-        **(json.loads(path.read_text()) if path.exists() else {}),
-        "format": FORMAT,
-        "version": version("multimodal-ssl"),
-        "fingerprint": binder.fingerprint(),
-        "recipe": json.loads(binder.recipe),
-        **about,
-    }
-    write_text(run / "binder.json", json.dumps(recipe, indent=2))
-
-
-def _read_binder(run: Path) -> dict[str, Any]:
-    path = run / "binder.json"
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{run} holds no trained run (no binder.json); train one with `mmssl fit`") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        what = (found.get("version"), found.get("format")) if isinstance(found, dict) else (None, None)
-        raise InputError(
-            f"{run} was written by version {what[0]} in format {what[1]}; this version reads format {FORMAT}: "
-            "use that version, or train again from its config.yaml"
-        )
-    if missing := {"recipe", "fingerprint", "pairs"} - found.keys():
-        raise InputError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
-    return found
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

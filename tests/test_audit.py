@@ -21,7 +21,8 @@ from multimodal_ssl.decoys import choose_decoys, plant
 from multimodal_ssl.embed import embed
 from multimodal_ssl.evidence import belief
 from multimodal_ssl.metrics import auroc
-from multimodal_ssl.pipeline import MARK, fit, load, open_supplies
+from multimodal_ssl.pipeline import MARK, fit, open_supplies
+from multimodal_ssl.recipe import load
 from multimodal_ssl.significance import Floats, decoy_p_values
 from multimodal_ssl.verdict import View, judge_kind
 

@@ -12,7 +12,8 @@ from multimodal_ssl.audit import audit
 from multimodal_ssl.audit_page import write_page
 from multimodal_ssl.data import Traits
 from multimodal_ssl.embed import embed
-from multimodal_ssl.pipeline import load, open_supplies
+from multimodal_ssl.pipeline import open_supplies
+from multimodal_ssl.recipe import load
 from multimodal_ssl.verdict import Role, View, judge_kind
 
 from .audits import CATALOG, Alike, Messy, MessyAudit, PlantedAudit, config, having

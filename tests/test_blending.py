@@ -16,7 +16,8 @@ from multimodal_ssl.blending import blend, save_blend, untrained
 from multimodal_ssl.cli import mmssl
 from multimodal_ssl.config import Config, parse_config
 from multimodal_ssl.guard import guard, old_skill, open_guard
-from multimodal_ssl.pipeline import fit, load
+from multimodal_ssl.pipeline import fit
+from multimodal_ssl.recipe import load
 
 from .toys import Numbers, Waves, catalog, refusal, toy_config
 

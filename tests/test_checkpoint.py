@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from multimodal_ssl import InputError, objectives
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors, save_tensors
-from multimodal_ssl.pipeline import fit, load, open_config
+from multimodal_ssl.pipeline import fit, open_config
+from multimodal_ssl.recipe import load
 
 from .toys import Numbers, Waves, catalog, fit_toys, interrupted, learnt, messy, read_lines, read_rows, write_tiny
 

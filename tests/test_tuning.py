@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from multimodal_ssl import Encoder, InputError
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.config import EncoderConfig, parse_config
-from multimodal_ssl.pipeline import fit, load
+from multimodal_ssl.pipeline import fit
+from multimodal_ssl.recipe import load
 from multimodal_ssl.tuning import parameter_groups, rates, tune
 
 from .toys import NUMBER, Numbers, catalog, refusal, toy_config
@@ -245,3 +246,48 @@ def test_features_are_the_space_where_there_is_no_head(tmp_path: Path) -> None:
     with torch.no_grad():
         features = encoder(torch.stack([encoder.prepare(one) for one in (1.0, 2.0)]))
     np.testing.assert_allclose(binder.encode("a", [1.0, 2.0]), nn.functional.normalize(features, dim=1), rtol=1e-6)
+
+
+def test_a_run_can_begin_from_another_and_be_bound_to_its_space(tmp_path: Path) -> None:
+    known = catalog([Numbers(40), Numbers(40, "ac")], encoder=Deep)
+    first = fit(run_config(tmp_path / "first"), catalog=known)
+    values = run_config(tmp_path / "second", seed=5).model_dump(mode="json")
+    values["sources"] = ["1"]
+    values["encoders"] = {
+        "a": {
+            "name": "waves",
+            "start": {"run": str(tmp_path / "first"), "item": "b"},
+            "frozen": True,
+            "freeze_head": True,
+        },
+        "c": {"name": "waves"},
+    }
+    second = fit(parse_config(values), catalog=known)
+    assert np.array_equal(second.encode("a", [0.3, 2.0]), first.encode("b", [0.3, 2.0]))
+    values["encoders"]["a"] |= {"frozen": False, "freeze_head": False, "start": str(tmp_path / "first")}
+    third = fit(parse_config({**values, "run": str(tmp_path / "third")}), catalog=known)
+    moved = (third.encoder("a").stem.weight - first.encoder("a").stem.weight).abs().max()
+    assert 0 < moved < 0.1
+
+
+def test_low_rank_updates_can_begin_from_a_run(tmp_path: Path) -> None:
+    known = catalog([Numbers(40)], encoder=Deep)
+    first = fit(run_config(tmp_path / "first"), catalog=known)
+    second = fit(run_config(tmp_path / "second", start=str(tmp_path / "first"), lora={"rank": 2}), catalog=known)
+    assert torch.equal(second.encoder("a").stem.base_layer.weight, first.encoder("a").stem.weight)
+    assert any(float(one.abs().max()) > 0 for name, one in second.encoder("a").named_parameters() if "lora_B" in name)
+
+
+def test_a_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    known = catalog([Numbers(40)], encoder=Deep)
+    fit(run_config(tmp_path / "first"), catalog=known)
+    start = {"run": str(tmp_path / "first")}
+
+    def said(**options: Any) -> str:
+        return refusal(lambda: fit(run_config(tmp_path / "second", **options), catalog=known))
+
+    assert said(start={**start, "item": "x"}) == (
+        f"encoders.a.start: {tmp_path / 'first'} has no encoder for 'x': known: a, b"
+    )
+    assert "holds no trained run" in said(start=str(tmp_path))
+    assert "has another shape" in said(start=start, freeze_head=True, head="mlp")

@@ -54,7 +54,7 @@ def bench(
       mmssl bench runs/icons --leaks --verify --plot roc.png
       mmssl bench runs/icons --zero-shot image --classes classes.json --label category
     """
-    from multimodal_ssl import comparison, pipeline, verification
+    from multimodal_ssl import comparison, pipeline, recipe, verification
     from multimodal_ssl import leaks as leaking
     from multimodal_ssl import zero_shot as zero
     from multimodal_ssl.cli import tables
@@ -70,8 +70,8 @@ def bench(
             raise InputError(f"{name} is for --verify: give that, too")
     named = zero.read_classes(classes) if classes else None
     put_into = zero.read_templates(templates) if templates else None
-    binder = pipeline.load(run)
-    other = pipeline.load(against) if against else None
+    binder = recipe.load(run)
+    other = recipe.load(against) if against else None
     evaluation = pipeline.evaluate_run(run, overrides, binder=binder, traits=leaks or label is not None)
     only_classes = zero_shot is not None and not evaluation.answers
     directions = [] if only_classes else pipeline.directions(run, evaluation)

@@ -55,7 +55,7 @@ def search(
       mmssl search runs/icons "red apple" --min-probability 0.5
       mmssl search runs/icons --image apple.png --minus red --where "license = 'MIT'" --sheet answers.png
     """
-    from multimodal_ssl import pipeline, retrieval
+    from multimodal_ssl import recipe, retrieval
     from multimodal_ssl.cli.tables import print_hits, print_witnesses
     from multimodal_ssl.contact_sheet import contact_sheet
     from multimodal_ssl.index import Index
@@ -68,7 +68,7 @@ def search(
     if not terms:
         raise click.UsageError("say what to search for: words, --image FILE, --audio FILE or --plus NAME=FILE")
     opened = Index(index_dir or run / "index")
-    binder = pipeline.load(run)
+    binder = recipe.load(run)
     (hits,) = retrieval.search(
         binder, opened, [terms], among=among or None, k=k, where=where, min_probability=min_probability,
         one_per_group=one_per_group, fold=fold, csls=csls,

@@ -61,14 +61,14 @@ def serve(
         from mmssl_server.app import create_app
         from mmssl_server.library import Library
         from mmssl_server.limits import Limits
-        from multimodal_ssl import pipeline
+        from multimodal_ssl import recipe
 
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
         limits = Limits(
             body=max_body * 2**20, pixels=max_pixels * 1_000_000, sound=max_sound, k=max_k, queue=queue,
             timeout=timeout, batch=batch, wait=wait / 1000,
         )  # fmt: skip
-        binder, folder = pipeline.load(run), index_dir or run / "index"
+        binder, folder = recipe.load(run), index_dir or run / "index"
         library = Library(binder, folder, name=run.absolute().name, patience=limits.filter)
         hosts = {one.lower() for one in (*NAMES, *allowed)} if is_local or allowed else None
         app = create_app(library, limits=limits, token=token, threads=threads, hosts=hosts)
