@@ -35,7 +35,19 @@ SECTIONS = {
     "binder": BinderConfig,
     "train": TrainConfig,
 }
-OURS = ("objectives", "image", "text", "open-clip", "audio", "series", "glyphs", "sources", "wrappers", "video")
+OURS = (
+    "objectives",
+    "image",
+    "text",
+    "open-clip",
+    "imagebind",
+    "audio",
+    "series",
+    "glyphs",
+    "sources",
+    "wrappers",
+    "video",
+)
 
 
 def cli() -> str:
