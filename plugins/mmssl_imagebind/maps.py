@@ -21,9 +21,9 @@ NEAR, FAR = 0.065, 6.25  # metres
 class ImageBindDepth(ImageBindEncoder):
     """Features of depth maps [H, W] in metres, of which the tower sees the disparity: focal * baseline / depth.
 
-    That is what Omnivore's authors, who are ImageBind's, do with SUN RGB-D (Girdhar et al. 2022). Of its numbers the
-    checkpoint's are not known; the defaults are Omnivore's mean 0.0418 and deviation 0.0295 of 75 pixels, eight times
-    as large because SUN RGB-D's files hold eighths of a millimetre, which its authors read as millimetres.
+    So Omnivore, by authors of ImageBind, has it for SUN RGB-D (Girdhar et al. 2022). The numbers behind the checkpoint
+    are not published. The defaults are Omnivore's mean 0.0418 and deviation 0.0295, in units of 75 pixels, times eight:
+    SUN RGB-D's files hold eighths of a millimetre, and only if they were read as millimetres do these fit rooms.
 
     Args:
         focal: focal length of the sensor, in pixels of the map.

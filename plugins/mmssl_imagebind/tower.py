@@ -87,9 +87,9 @@ class Tower(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         tokens = self.modality_preprocessors[self.name](inputs)
         if self.name == "text":
-            mask = self.modality_preprocessors[self.name].mask
+            tokens = self.modality_trunks[self.name](tokens, self.modality_preprocessors[self.name].mask)
             # The end of a text has the highest of all ids.
-            chosen = self.modality_trunks[self.name](tokens, mask)[torch.arange(len(inputs)), inputs.argmax(1)]
+            chosen = tokens[torch.arange(len(inputs), device=inputs.device), inputs.argmax(1)]
         else:
             chosen = self.modality_trunks[self.name](tokens)[:, 0]
         return F.normalize(self.modality_heads[self.name](chosen), dim=-1)
