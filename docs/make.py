@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +25,7 @@ from multimodal_ssl.config import (
     TrainConfig,
     TrustConfig,
 )
-from multimodal_ssl.plugins import KINDS, options_of
+from multimodal_ssl.plugins import ENTRY_POINT_GROUP, KINDS, options_of
 
 DOCS = Path(__file__).parent
 SECTIONS = {
@@ -39,19 +40,7 @@ SECTIONS = {
     "binder": BinderConfig,
     "train": TrainConfig,
 }
-OURS = (
-    "objectives",
-    "features",
-    "image",
-    "text",
-    "open-clip",
-    "audio",
-    "series",
-    "glyphs",
-    "sources",
-    "wrappers",
-    "video",
-)
+OURS = {one.name for one in distribution("multimodal-ssl").entry_points if one.group == ENTRY_POINT_GROUP}
 
 
 def cli() -> str:
