@@ -30,6 +30,7 @@ class RunLog:
         self.enabled = enabled
         self.sums: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
+        self.notes: dict[str, list[float]] = defaultdict(list)
         self.steps = 0
         self.bad: dict[str, tuple[str, int]] = {}  # key -> why it could not be read, and when first
         self.written = 0  # of these
@@ -57,6 +58,8 @@ class RunLog:
             self.board.close()
             console = Console(stderr=True)
             for what, value in self.counts.items():
+                if what.endswith("/batches"):  # which have a table
+                    continue
                 console.print(f"{what}: {value:,} times")
             self._write_rows()
             if self.bad:
@@ -71,6 +74,10 @@ class RunLog:
         for name, value in values.items():
             self.sums[name] += value
 
+    def note(self, name: str, value: float) -> None:
+        """Add a value that not every step has to the mean of those that have it."""
+        self.notes[name].append(value)
+
     def count(self, counts: Mapping[str, int]) -> None:
         """Add to the counts of all of training."""
         for what, value in counts.items():
@@ -83,6 +90,7 @@ class RunLog:
     def write(self, step: int, **values: float) -> dict[str, float]:
         """Write the means since the last call, the counts and these values; return the means."""
         means = {name: self.mean(name) for name in self.sums}
+        means |= {name: sum(some) / len(some) for name, some in self.notes.items()}
         record = {"step": step, **means, **values, **self.counts}
         if self.enabled:
             with self.metrics_path.open("a") as file:
@@ -92,6 +100,7 @@ class RunLog:
             if len(self.bad) > self.written:
                 self._write_rows()
         self.sums.clear()
+        self.notes.clear()
         self.steps = 0
         return means
 

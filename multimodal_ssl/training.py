@@ -163,6 +163,9 @@ def train(
                     loss=value, agreement=agreement.mean().item(), spread=spread.item(), gradient_norm=size,
                     seconds=ended - waited, waiting=(began - waited) / (ended - waited),
                 )  # fmt: skip
+                if len(plan.supplies) > 1:
+                    log.note(f"loss of sources.{batch.supply}", value)
+                    log.count({f"sources.{batch.supply}/batches": 1})
                 for name, one in batch.inputs.items():
                     tally.update({f"{name}/{what}": count for what, count in encoders[name].tally(one).items()})
 

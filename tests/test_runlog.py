@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from multimodal_ssl.cli.tables import print_balance
+from multimodal_ssl.config import parse_config
+from multimodal_ssl.pipeline import fit
 from multimodal_ssl.runlog import RunLog
 
-from .toys import Numbers, Stream, fit_toys, interrupted, learnt, read_lines, read_rows
+from .toys import Numbers, Stream, catalog, fit_toys, interrupted, learnt, read_lines, read_rows, toy_config
 
 
 def board(run: Path, name: str) -> list[int]:
@@ -127,3 +130,21 @@ def test_an_advice_is_given_once_though_its_numbers_change(tmp_path: Path, capsy
             log.warn(advice)
         log.warn("the embeddings have collapsed to one point (0.002)")
     assert capsys.readouterr().err.count("warning:") == 2
+
+
+def test_what_each_of_several_sources_gave_is_counted_and_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = catalog([Numbers(40), Numbers(40, "ac")])
+    values = toy_config(tmp_path / "run", "abc", 2, steps=12, log_every=4).model_dump(mode="json")
+    values["sources"] = ["0", {"name": "1", "share": 2}]
+    config = parse_config(values)
+    fit(config, catalog=known)
+    lines = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert (lines[-1]["sources.0/batches"], lines[-1]["sources.1/batches"]) == (4, 8)
+    capsys.readouterr()
+    print_balance(config)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()[:2] in ("0 ", "1 ")]
+    last = {place: [line[f"loss of sources.{place}"] for line in lines][-1] for place in (0, 1)}
+    assert [row[3:6] for row in rows] == [["1", "4", "0.33"], ["2", "8", "0.67"]]
+    assert [float(row[-1]) for row in rows] == pytest.approx([last[0], last[1]], abs=1e-3)

@@ -25,7 +25,7 @@ def fit(config: Path, overrides: tuple[str, ...], audit: Path | None, resume: bo
       torchrun --nproc-per-node 2 -m multimodal_ssl fit configs/icons.yaml
     """
     from multimodal_ssl import pipeline
-    from multimodal_ssl.cli.tables import print_directions, print_guard, print_voices
+    from multimodal_ssl.cli.tables import print_balance, print_directions, print_guard, print_voices
     from multimodal_ssl.guard import guard
     from multimodal_ssl.report import save_report, timed
 
@@ -38,6 +38,7 @@ def fit(config: Path, overrides: tuple[str, ...], audit: Path | None, resume: bo
     if pipeline.is_main_process():
         directions = []
         print_voices(parsed.run / "voices.json")
+        print_balance(parsed)
         if parsed.evaluation:
             with timed(seconds, "evaluate"):
                 directions = pipeline.bench(parsed.run, binder=binder)

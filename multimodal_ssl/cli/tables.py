@@ -19,6 +19,7 @@ from multimodal_ssl.plugins import KINDS, Catalog, options_of
 if TYPE_CHECKING:
     from multimodal_ssl.audit import Audit
     from multimodal_ssl.comparison import Comparison
+    from multimodal_ssl.config import Config
     from multimodal_ssl.index import Hit
     from multimodal_ssl.leaks import Leaks, Share
     from multimodal_ssl.metrics import Estimate
@@ -77,6 +78,27 @@ def print_comparisons(comparisons: Sequence[Comparison], *, measures: bool) -> N
                     f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})", f"{found.p_value:.4f}",
                     f"{one.n:,}", f"{one.groups:,}",
                 )  # fmt: skip
+    _console().print(table)
+
+
+def print_balance(config: Config) -> None:
+    """Print what each of several sources gave to training, as metrics.jsonl tells."""
+    if len(config.sources) < 2 or config.vote:
+        return
+    lines = [json.loads(line) for line in (config.run / "metrics.jsonl").read_text().splitlines()]
+    table = _numbers(
+        "source", "items", numbers=["share", "batches", "of all", "loss first", "last"],
+        caption="share: sources.N.share sets it; loss: the mean over the first and the last lines of metrics.jsonl",
+    )  # fmt: skip
+    total = sum(value for name, value in lines[-1].items() if name.endswith("/batches"))
+    for position, source in enumerate(config.sources):
+        losses = [line[name] for line in lines if (name := f"loss of sources.{position}") in line]
+        batches = lines[-1].get(f"sources.{position}/batches", 0)
+        first, last = (f"{losses[at]:.3f}" if losses else "" for at in (0, -1))
+        table.add_row(
+            f"{position} {source.name}", ", ".join(source.use or ()) or "all", f"{source.share:g}", f"{batches:,}",
+            f"{batches / max(1, total):.2f}", first, last,
+        )  # fmt: skip
     _console().print(table)
 
 
