@@ -14,7 +14,7 @@ from multimodal_ssl.config import CorruptConfig
 from multimodal_ssl.data import hash64
 from multimodal_ssl.digests import as_text, item_digest
 from multimodal_ssl.errors import InputError, UnreadableError, nearest
-from multimodal_ssl.overlay import Overlay
+from multimodal_ssl.items import overlay
 from multimodal_ssl.subset import Subset
 from multimodal_ssl.types import Manifest, MapSource, PairingSource, Sample
 
@@ -66,7 +66,7 @@ class Corrupted(MapSource):
             given = self.source[int(self._origin[index])].items
         if self.words and given is not None and self.item in given:
             given = {self.item: self._garble(given[self.item], index)}
-        return replace(sample, items=Overlay(sample.items, {self.item: given}))
+        return replace(sample, items=overlay(sample.key, sample.items, {self.item: given}))
 
     def manifest(self) -> Manifest:
         manifest = self.source.manifest()

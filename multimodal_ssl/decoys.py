@@ -17,7 +17,7 @@ from multimodal_ssl.corrupt import exchange
 from multimodal_ssl.data import Supply, attempt, draw, full_key, hash64
 from multimodal_ssl.digests import item_digest
 from multimodal_ssl.errors import InputError, UnreadableError
-from multimodal_ssl.overlay import Overlay
+from multimodal_ssl.items import overlay
 from multimodal_ssl.types import Manifest, MapSource, Sample
 
 SHARE = 0.1  # of the samples of a source in a run; more where they would be fewer than MANY, but never above MOST
@@ -121,7 +121,7 @@ class Planted(MapSource):
         sample, origin, name = self.source[index], int(self.origin[index]), self.items[index]
         if origin == index:
             return sample
-        return replace(sample, items=Overlay(sample.items, {name: self.source[origin].items}))
+        return replace(sample, items=overlay(sample.key, sample.items, {name: self.source[origin].items}))
 
     def manifest(self) -> Manifest:
         return self.source.manifest()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from multimodal_ssl.data import number_groups
 from multimodal_ssl.features.store import FeatureStore
-from multimodal_ssl.overlay import Overlay
+from multimodal_ssl.items import overlay
 from multimodal_ssl.types import Manifest, MapSource, Sample
 
 
@@ -80,7 +80,7 @@ class FeatureSource(MapSource):
         }
         if self.source:
             below = self.source[known.rows[index]].items
-            items = Overlay(below, {name: items if name in items else None for name in self.stores})
+            items = overlay(known.keys[index], below, {name: items if name in items else None for name in self.stores})
         return Sample(known.keys[index], items, known.groups[index], known.weights[index])
 
     def manifest(self) -> Manifest:

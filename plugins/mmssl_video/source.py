@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import final, overload
+from collections.abc import Iterator, Mapping
+from typing import final
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from mmssl_video.windows import File, Recipe, cut, has, look
 from multimodal_ssl import InputError, Manifest, MapSource, PairingSource, Sample, UnreadableError
 from multimodal_ssl.data import number_groups
 from multimodal_ssl.errors import nearest
+from multimodal_ssl.skipped import Skipped
 
 
 def open_windows(source: PairingSource, recipe: Recipe) -> PairingSource:
@@ -96,7 +97,7 @@ class VideoStream(PairingSource):
         self.modalities, self._source, self._recipe = modalities, source, recipe
         self.num_shards = source.num_shards
         self._own: dict[tuple[str, str], None] = {}  # each once, however often the source is read
-        self.skipped = _Skipped(source, self._own)
+        self.skipped = Skipped([("", source.skipped), ("", self._own)])
 
     def __iter__(self) -> Iterator[Sample]:
         return self._windows(iter(self._source))
@@ -120,28 +121,6 @@ class VideoStream(PairingSource):
             self._own.update(dict.fromkeys(broken))
             for span in file.spans.tolist():
                 yield cut(sample, file, span, self._recipe)
-
-
-@final
-class _Skipped(Sequence[tuple[str, str]]):
-    """What a source skipped and then what else was, as one list that grows with both."""
-
-    def __init__(self, source: PairingSource, own: Mapping[tuple[str, str], None]) -> None:
-        self._source, self._own = source, own
-
-    def __len__(self) -> int:
-        return len(self._source.skipped) + len(self._own)
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[str, str]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[tuple[str, str]]: ...
-    def __getitem__(self, index: int | slice) -> tuple[str, str] | list[tuple[str, str]]:
-        return list(self)[index]
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:  # that of Sequence would build the list for each
-        yield from self._source.skipped
-        yield from self._own
 
 
 def _look(sample: Sample, recipe: Recipe, skipped: list[tuple[str, str]]) -> File:

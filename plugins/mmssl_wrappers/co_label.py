@@ -9,10 +9,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmssl_wrappers.reading import Told, count, fact, facts_of, random_access, some, tell, text_of, unknown
+from mmssl_wrappers.reading import count, fact, facts_of, random_access, some, tell, text_of, unknown
 from mmssl_wrappers.together import Together, check_names
 from multimodal_ssl import InputError, MapSource, PairingSource, Sample, UnreadableError
 from multimodal_ssl.data import attempt, hash64
+from multimodal_ssl.skipped import Skipped
 
 Labels = dict[str, list[int]]
 
@@ -44,7 +45,7 @@ def co_label(sources: Mapping[str, PairingSource], label: str, *, repeats: int, 
         pairs = pair([labels[one] for labels in found], repeats=repeats, seed=int(hash64([f"{seed} {one}"])[0]))
         rows += pairs
         groups += [one] * len(pairs)
-    skipped = Told([("", unreadable), *((f"{name}/", source.skipped) for name, source in maps.items())])
+    skipped = Skipped([("", unreadable), *((f"{name}/", source.skipped) for name, source in maps.items())])
     return Together(list(maps.values()), names, np.array(rows, np.int64), groups, [1.0] * len(rows), skipped)
 
 

@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 
 from mmssl_wrappers.contents import Glance, digests, glance
-from mmssl_wrappers.items import find
 from mmssl_wrappers.links import Link, equal, name_sets, unite
 from mmssl_wrappers.near import BITS, difference_hash, pairs_above, pairs_within
 from mmssl_wrappers.reading import Through, check_items, check_keys, count, rows_of, tell
 from multimodal_ssl import Catalog, InputError, Manifest, MapSource, Modality, PairingSource, Sample, load
 from multimodal_ssl.data import Supply, number_groups
 from multimodal_ssl.embed import embed
+from multimodal_ssl.items import find
 from multimodal_ssl.subset import Subset
 
 

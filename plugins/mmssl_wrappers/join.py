@@ -13,7 +13,6 @@ from mmssl_wrappers.links import Rows, equal, name_sets, unite
 from mmssl_wrappers.matches import Block, Many, choose, equal_texts, like_texts, near_numbers, near_places
 from mmssl_wrappers.moments import TICKS, Moment, parse_duration, parse_place, parse_time
 from mmssl_wrappers.reading import (
-    Told,
     check_items,
     count,
     fact,
@@ -28,6 +27,7 @@ from mmssl_wrappers.reading import (
 from mmssl_wrappers.together import Together, check_names
 from multimodal_ssl import InputError, MapSource, PairingSource, Sample, UnreadableError
 from multimodal_ssl.data import attempt
+from multimodal_ssl.skipped import Skipped
 
 How = Literal["key", "fuzzy", "time", "place"]
 By = str | Sequence[str] | Mapping[str, str | Sequence[str]]
@@ -83,7 +83,7 @@ def join(
         raise InputError(f"join: nothing matches ({told}); {_REMEDIES[how]}")
     rows = np.stack([sides[0].rows[i], sides[1].rows[j]], 1)
     _tell_alone(sides, rows)
-    skipped = Told([("", unreadable), *((f"{name}/", source.skipped) for name, source in maps.items())])
+    skipped = Skipped([("", unreadable), *((f"{name}/", source.skipped) for name, source in maps.items())])
     weights = (score / 100).tolist() if how == "fuzzy" else [1.0] * len(rows)
     return Together([*maps.values()], names, rows, _group(sides, rows), weights, skipped)
 

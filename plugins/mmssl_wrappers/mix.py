@@ -10,10 +10,10 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmssl_wrappers.items import rekeyed
-from mmssl_wrappers.reading import Told
 from multimodal_ssl import InputError, Manifest, MapSource, PairingSource, Sample, UnreadableError
 from multimodal_ssl.data import Supply, attempt, full_key, number_groups
+from multimodal_ssl.items import rekeyed
+from multimodal_ssl.skipped import Skipped
 
 
 class _Names:
@@ -22,7 +22,7 @@ class _Names:
     def __init__(self, sources: Sequence[PairingSource], share_groups: bool) -> None:
         self.supplies = [Supply(source, tuple(source.modalities)) for source in sources]
         self.share_groups = share_groups
-        self.skipped = Told([(full_key(self.supplies, n, ""), one.skipped) for n, one in enumerate(sources)])
+        self.skipped = Skipped([(full_key(self.supplies, n, ""), one.skipped) for n, one in enumerate(sources)])
 
     def __call__(self, n: int, sample: Sample) -> Sample:
         group = sample.group if self.share_groups or not sample.group else full_key(self.supplies, n, sample.group)
@@ -94,7 +94,7 @@ class MixedStream(PairingSource):
         self._unreadable: dict[str, str] = {}
         self._told: list[tuple[str, str]] = []
         self.modalities = _modalities(sources)
-        self.skipped = Told([("", self._names.skipped), ("", self._told)])
+        self.skipped = Skipped([("", self._names.skipped), ("", self._told)])
         self._places = [(n, shard) for n, source in enumerate(sources) for shard in range(source.num_shards)]
         self.num_shards = len(self._places)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, final, overload
+from typing import Any, final
 
 from multimodal_ssl import InputError, LazyItem, MapSource, PairingSource, Sample, UnreadableError
 from multimodal_ssl.data import attempt
@@ -35,27 +35,6 @@ class Through(PairingSource):
 
     def read(self, shard: int, start: int) -> Iterator[Sample]:
         return islice(self.flow(self.source.read(shard, 0)), start, None)
-
-
-@final
-class Told(Sequence[tuple[str, str]]):
-    """What several sources skipped, as one list that grows with theirs; each has a prefix for its places."""
-
-    def __init__(self, parts: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> None:
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return sum(len(skipped) for _, skipped in self.parts)
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[str, str]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[tuple[str, str]]: ...
-    def __getitem__(self, index: int | slice) -> tuple[str, str] | list[tuple[str, str]]:
-        return list(self)[index]
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:  # that of Sequence would build the list for each
-        return ((prefix + place, reason) for prefix, skipped in self.parts for place, reason in skipped)
 
 
 def rows_of(source: PairingSource) -> Iterator[tuple[int, Sample | UnreadableError]]:

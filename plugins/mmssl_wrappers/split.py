@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmssl_wrappers.contents import Glance, digests, glance
-from mmssl_wrappers.items import find
 from mmssl_wrappers.links import Link, Rows, equal, unite
 from mmssl_wrappers.reading import Through, check_items, check_keys, rows_of
 from multimodal_ssl import InputError, MapSource, PairingSource, Sample
 from multimodal_ssl.data import draw, hash64
 from multimodal_ssl.errors import nearest
+from multimodal_ssl.items import find
 from multimodal_ssl.subset import Subset
 
 Interval = tuple[float, float]

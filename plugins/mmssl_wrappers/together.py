@@ -8,11 +8,11 @@ from typing import final
 
 import numpy as np
 
-from mmssl_wrappers.items import Items
 from mmssl_wrappers.links import Rows
 from mmssl_wrappers.reading import pair_key
 from multimodal_ssl import InputError, Manifest, MapSource, Sample, UnreadableError
 from multimodal_ssl.data import number_groups
+from multimodal_ssl.items import Items
 
 Names = Mapping[str, str]
 

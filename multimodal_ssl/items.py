@@ -1,11 +1,11 @@
-"""Items of other samples under names and a key of their own, none of which is looked at before it is used."""
+"""Items of samples under names and a key of their own, none of which is looked at before it is used."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, final
 
-from multimodal_ssl import UnreadableError
+from multimodal_ssl.errors import UnreadableError
 
 
 @final
@@ -48,3 +48,13 @@ def find(items: Mapping[str, Any], name: str) -> Any:
         return items[name]
     except UnreadableError as error:
         return error
+
+
+def overlay(key: str, below: Mapping[str, Any], above: Mapping[str, Mapping[str, Any] | None]) -> Items:
+    """Return the items below, of which some are those of other samples, and some left out (None).
+
+    Args:
+        above: name -> the items that it is taken from.
+    """
+    taken = {name: above.get(name, below) for name in below}
+    return Items(key, {name: (items, name) for name, items in taken.items() if items is not None and name in items})

