@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -63,6 +63,10 @@ class LogMelEncoder(Encoder):
         x = x.contiguous(memory_format=torch.channels_last)  # faster on CPUs
         x = F.relu(self.norm(self.stages(x))).float()
         return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
+
+    def by_depth(self) -> Sequence[nn.Module]:
+        *before, last = self.stages
+        return [*before, nn.ModuleList([last, self.norm])]
 
     def adapt(self, items: Iterable[Audio]) -> None:
         """Learn mean and standard deviation of each mel band, padding aside."""

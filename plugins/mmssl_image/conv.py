@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +47,9 @@ class ConvEncoder(Encoder):
         self.layers = nn.Sequential(*layers)
         # A fifth faster on CPUs.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch forgot it in the signature
+
+    def by_depth(self) -> Sequence[nn.Module]:
+        return [one for one in self.layers if isinstance(one, Block)]
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         return self.pixels(item, rng)
