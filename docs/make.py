@@ -35,7 +35,10 @@ SECTIONS = {
     "binder": BinderConfig,
     "train": TrainConfig,
 }
-OURS = ("objectives", "image", "text", "open-clip", "audio", "series", "glyphs", "sources", "wrappers", "video")
+OURS = (
+    "objectives", "image", "text", "open-clip", "audio", "series", "glyphs", "sources", "wrappers", "video", "tabular",
+    "points",
+)  # fmt: skip
 
 
 def cli() -> str:
