@@ -11,19 +11,28 @@ from torch import nn
 
 import mmssl_audio
 import mmssl_image
+import mmssl_points
 import mmssl_series
+import mmssl_tabular
 import mmssl_text
 import mmssl_video
 from mmssl_audio.modality import Audio
 from multimodal_ssl import Catalog
 
 rng = np.random.default_rng(0)
-CATALOG = Catalog.of(audio=mmssl_audio, image=mmssl_image, series=mmssl_series, text=mmssl_text, video=mmssl_video)
+CATALOG = Catalog.of(
+    audio=mmssl_audio, image=mmssl_image, points=mmssl_points, series=mmssl_series, tabular=mmssl_tabular,
+    text=mmssl_text, video=mmssl_video,
+)  # fmt: skip
 ITEMS: dict[str, Any] = {
     "image": rng.integers(0, 255, (24, 24, 3), np.uint8),
     "text": "a few words",
     "series": rng.normal(size=(3, 32)).astype(np.float32),
     "audio": Audio(rng.uniform(-1, 1, (1, 8000)).astype(np.float32), 16000),
+    "depth": rng.uniform(1, 2, (24, 30)).astype(np.float32),
+    "thermal": rng.uniform(1, 2, (24, 30)).astype(np.float32),
+    "points": rng.normal(size=(30, 3)).astype(np.float32),
+    "tabular": {"a": 1.0, "b": "x", "c": None},
     "video": rng.integers(0, 255, (4, 24, 24, 3), np.uint8),
 }
 VIT = {"name": "small-vit", "size": 24, "width": 16, "depth": 3, "heads": 2}
@@ -35,6 +44,11 @@ ENCODERS: list[tuple[str, dict[str, Any], int]] = [
     ("series-conv", {"channels": 3, "width": 16, "depth": 3}, 3),
     ("series-transformer", {"channels": 3, "width": 16, "depth": 2, "heads": 2}, 2),
     ("log-mel-conv", {"width": 16, "seconds": 0.5}, 3),
+    ("spectrogram-transformer", {"width": 16, "seconds": 0.5, "depth": 2}, 2),
+    ("depth-conv", {"size": 24, "width": 16}, 3),
+    ("thermal-conv", {"size": 24, "width": 16, "depth": 2}, 6),
+    ("points-net", {"width": 16, "depth": 2}, 2),
+    ("tabular-transformer", {"width": 16, "depth": 2}, 2),
     ("small-video-conv", {"frames": 4, "size": 24, "width": 16}, 3),
     ("frames", {"frames": 2, "image": VIT}, 3),
     ("frames", {"frames": 2, "image": VIT, "pooling": "transformer"}, 4),
