@@ -57,7 +57,9 @@ def _cell(name: Any, cell: Any) -> float | str:
 
 def preview(item: Row) -> Preview:
     """Write a line for each column."""
-    shown = {name: one if isinstance(one, str) else "" if is_missing(one) else f"{one:g}" for name, one in item.items()}
+    shown = {
+        name: one if isinstance(one, str) else "" if is_missing(one) else f"{one:.10g}" for name, one in item.items()
+    }
     return Preview(text="\n".join(f"{name}: {one}".rstrip() for name, one in shown.items()))
 
 

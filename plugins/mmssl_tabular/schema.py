@@ -72,21 +72,25 @@ class Schema:
 
     def encode(self, row: Row) -> Encoded:
         """Encode the cells of a row in the order of the columns; those that it lacks are missing."""
-        if unknown := row.keys() - set(self.names):
-            name = min(unknown)
-            raise ValueError(f"no row had a column {name!r} before training: {nearest(name, self.names)}")
+        for name in row:
+            if name not in self.edges and name not in self.values:
+                raise ValueError(f"no row had a column {name!r} before training: {nearest(name, self.names)}")
         numbers = np.zeros((len(self.names), self.bins), np.float32)
         codes = np.zeros(len(self.names), np.int64)
+        found: dict[int, float] = {}
         for place, name in enumerate(self.names):
             cell = row.get(name, math.nan)
             if is_missing(cell):
                 codes[place] = 1 + 2 * place
             elif name in self.values:
                 codes[place] = self.values[name].get(_category(cell), 2 + 2 * place)
-            elif np.isnan(number := _number(cell)):
+            elif math.isnan(number := _number(cell)):
                 raise ValueError(f"column {name!r} was of numbers before training, but now holds {cell!r}")
             else:
-                numbers[place] = encode_number(number, self.edges[name])
+                found[place] = number
+        if found:
+            edges = np.stack([self.edges[self.names[place]] for place in found])
+            numbers[list(found)] = encode_numbers(np.array(list(found.values())), edges)
         return Encoded(numbers, codes)
 
     def dump(self) -> str:
@@ -101,16 +105,18 @@ class Schema:
         self.edges = {name: np.array(one) for name, one in told["edges"].items()}
 
 
-def encode_number(number: float, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how far a number has come in each bin: 0 below it, 1 above it (Gorishniy et al. 2022, eq. 1) [bins].
+def encode_numbers(numbers: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far numbers [n] have come in each of their bins [n, bins], whose edges are [n, bins + 1].
 
-    It is linear beyond the first and last edge, too, for a while. A bin without width is a step.
+    That is 0 below a bin and 1 above it (Gorishniy et al. 2022, eq. 1). It is linear beyond the first and last edge,
+    too, for a while. A bin without width is a step.
     """
-    widths = np.diff(edges)
-    share = np.where(widths > 0, (number - edges[:-1]) / np.where(widths > 0, widths, 1), number >= edges[1:])
-    low, high = np.zeros(len(widths)), np.ones(len(widths))
-    low[0], high[-1] = -BEYOND, 1 + BEYOND
-    return share.clip(low, high)
+    low, widths, number = edges[:, :-1], np.diff(edges), numbers[:, np.newaxis]
+    share = np.where(widths > 0, (number - low) / np.where(widths > 0, widths, 1), number >= edges[:, 1:])
+    inside = share.clip(0, 1)
+    inside[:, 0] = share[:, 0].clip(-BEYOND, inside[:, 0])
+    inside[:, -1] = share[:, -1].clip(inside[:, -1], 1 + BEYOND)
+    return inside
 
 
 def _number(cell: float | str) -> float:
@@ -124,4 +130,4 @@ def _number(cell: float | str) -> float:
 
 def _category(cell: float | str) -> str:
     """Return a cell as a category: 3 and "3" are the same."""
-    return cell if isinstance(cell, str) else f"{cell:g}" if cell != round(cell) else str(round(cell))
+    return cell if isinstance(cell, str) else str(int(cell)) if cell.is_integer() else repr(cell)

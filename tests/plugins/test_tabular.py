@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import mmssl_sources
 import mmssl_tabular
 from mmssl_tabular.modality import TABULAR, Row
-from mmssl_tabular.schema import Schema, encode_number
+from mmssl_tabular.schema import Schema, encode_numbers
 from mmssl_tabular.transformer import TabularTransformer
 from multimodal_ssl import Catalog
 from multimodal_ssl.digests import content_digest
@@ -113,7 +113,7 @@ def test_the_encoding_of_a_number_rises_with_it_and_tells_where_in_its_bin_it_is
     values: list[int], number: float, step: float
 ) -> None:
     edges = np.quantile(values, np.linspace(0, 1, 6))
-    one, higher = encode_number(number, edges), encode_number(number + step, edges)
+    one, higher = encode_numbers(np.array([number, number + step]), np.stack([edges, edges]))
     assert (higher >= one).all()
     assert (one >= -1).all()
     assert (one <= 2).all()
