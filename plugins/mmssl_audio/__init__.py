@@ -34,27 +34,31 @@ def spectrogram_transformer(
     rate: int = 16000,
     seconds: float = 2.0,
     mels: int = 64,
-    patch: Annotated[int, Ge(1)] = 16,
+    bands: Annotated[int, Ge(1)] | None = None,
+    frames: Annotated[int, Ge(1)] = 4,
     width: Annotated[int, Ge(1)] = 128,
     depth: Annotated[int, Ge(1)] = 4,
     heads: Annotated[int, Ge(1)] = 4,
     augment: bool = True,
 ) -> Encoder:
-    """A transformer over square patches of log-mel spectrograms of so many seconds, to train from scratch; F is width.
+    """A transformer over patches of log-mel spectrograms of so many seconds, to train from scratch; F is width.
 
     Args:
         rate: samples per second that sounds are resampled to.
         seconds: longer sounds are cropped, shorter ones padded with silence.
-        mels: number of mel bands, a multiple of patch.
-        patch: mel bands and frames of 10 ms of a token.
+        mels: number of mel bands.
+        bands: mel bands of a token, which divide mels; all of them, if not given. Squares, such as 16 bands and 16
+            frames, need more data to learn from.
+        frames: frames of 10 ms of a token.
         heads: of attention; they divide width.
         augment: in training shift, disturb and hide parts of sounds.
     """
     from mmssl_audio.transformer import SpectrogramTransformer
 
     return SpectrogramTransformer(
-        rate=rate, seconds=seconds, mels=mels, patch=patch, width=width, depth=depth, heads=heads, augment=augment
-    )
+        rate=rate, seconds=seconds, mels=mels, bands=bands, frames=frames, width=width, depth=depth, heads=heads,
+        augment=augment,
+    )  # fmt: skip
 
 
 @hookimpl

@@ -17,13 +17,15 @@ from multimodal_ssl import InputError, Inputs, TokenEncoder
 class SpectrogramTransformer(TokenEncoder):
     """Audio spectrogram transformer (AST, Gong et al. 2021) with mean pooling, its patches side by side.
 
-    AST lets patches overlap; apart, as in Audio-MAE (Huang et al. 2022), one that is hidden can't be read off another.
+    AST lets patches overlap; apart, as in SSAST (Gong et al. 2022), one that is hidden can't be read off another. That
+    paper compares squares with patches of all bands and few frames, too.
 
     Args:
         rate: samples per second that sounds are resampled to.
         seconds: longer sounds are cropped and shorter ones padded with silence; at random places if there is an rng.
         mels: number of mel bands.
-        patch: mel bands and frames of a token; the last frames are filled up with the mean.
+        bands: mel bands of a token; None: all of them.
+        frames: frames of a token; the last ones are filled up with the mean.
         augment: if there is an rng, shift the sound, change its volume, add noise, hide bands and spans of time.
     """
 
@@ -38,23 +40,25 @@ class SpectrogramTransformer(TokenEncoder):
         rate: int,
         seconds: float,
         mels: int,
-        patch: int,
+        bands: int | None,
+        frames: int,
         width: int,
         depth: int,
         heads: int,
         augment: bool,
     ) -> None:
         super().__init__()
-        if mels % patch or width % heads:
-            name, told = "spectrogram-transformer", f"patch {patch}, width {width} of heads {heads}"
+        bands = bands or mels
+        if mels % bands or width % heads:
+            name, told = "spectrogram-transformer", f"bands {bands}, width {width} of heads {heads}"
             raise InputError(f"{name}: mels {mels} must be a multiple of {told}")
         self.log_mel = LogMel(rate=rate, seconds=seconds, mels=mels)
         self.width, self.heads, self.augment = width, heads, augment
-        self.missing = -self.log_mel.frames % patch
+        self.missing = -self.log_mel.frames % frames
         self.register_buffer("mean", torch.zeros(mels, 1))
         self.register_buffer("std", torch.ones(mels, 1))
-        self.patches = nn.Conv2d(1, width, patch, patch)
-        count = mels // patch * ((self.log_mel.frames + self.missing) // patch)
+        self.patches = nn.Conv2d(1, width, (bands, frames), (bands, frames))
+        count = mels // bands * ((self.log_mel.frames + self.missing) // frames)
         self.positions = nn.Parameter(torch.randn(count, width) * 0.02)
         layer = nn.TransformerEncoderLayer(
             width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True

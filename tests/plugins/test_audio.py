@@ -50,11 +50,11 @@ def small(*, augment: bool = True) -> LogMelEncoder:
 
 
 def transformer(
-    *, seconds: float = 0.5, patch: int = 8, heads: int = 2, augment: bool = True
+    *, seconds: float = 0.5, bands: int | None = 8, heads: int = 2, augment: bool = True
 ) -> SpectrogramTransformer:
     torch.manual_seed(0)
     return SpectrogramTransformer(
-        rate=8000, seconds=seconds, mels=32, patch=patch, width=32, depth=1, heads=heads, augment=augment
+        rate=8000, seconds=seconds, mels=32, bands=bands, frames=8, width=32, depth=1, heads=heads, augment=augment
     )
 
 
@@ -379,6 +379,7 @@ def test_a_token_is_a_patch_and_the_last_frames_are_filled_up(seconds: float, to
     inputs[0, 8:16, 16:24] += 1  # the second row of patches, the third of them
     changed = (encoder.embed(inputs)[0] - found).abs().amax(2) > 1e-6
     assert changed.nonzero().tolist() == [[0, tokens // 4 + 2]]
+    assert transformer(seconds=seconds, bands=None).embed(inputs)[0].shape == (2, tokens // 4, 32)
 
 
 def test_hidden_patches_are_not_seen(generator: torch.Generator) -> None:
@@ -388,7 +389,7 @@ def test_hidden_patches_are_not_seen(generator: torch.Generator) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"patch": 5}, "mels 32 must be a multiple of patch 5"), ({"heads": 3}, "width 32 of heads 3")],
+    [({"bands": 5}, "mels 32 must be a multiple of bands 5"), ({"heads": 3}, "width 32 of heads 3")],
 )
 def test_patches_and_heads_that_do_not_fit_are_told(options: dict[str, int], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -19,10 +19,11 @@ import mmssl_image
 import mmssl_video
 from mmssl_video.frames import FramesEncoder
 from multimodal_ssl import Catalog, Encoder, MapSource, Sample, hookimpl, objectives
-from multimodal_ssl.config import parse_config
+from multimodal_ssl.config import EncoderConfig, parse_config
 from multimodal_ssl.hookspecs import Register
 from multimodal_ssl.pipeline import fit, load
 from multimodal_ssl.testing import check_encoder
+from multimodal_ssl.tuning import tune
 
 from ..toys import refusal
 from .tokens import check_padding_mask
@@ -142,6 +143,13 @@ def test_layers_are_those_of_the_image_encoder_and_then_what_happens_over_time()
     assert len(build(VIT).by_depth()) == 2
     plain = FramesEncoder(image=Words(), frames=4, pooling="mean", depth=1, heads=1)
     assert plain.by_depth() == [plain.image]
+
+
+def test_one_unfrozen_layer_is_what_happens_over_time() -> None:
+    encoder = build(VIT, pooling="transformer")
+    tune("clip", encoder, EncoderConfig(name="frames", unfreeze=1))
+    learns = {name.split(".")[0] for name, one in encoder.named_parameters() if one.requires_grad}
+    assert learns == {"time"}
 
 
 def test_hidden_pictures_are_not_seen(generator: torch.Generator) -> None:
