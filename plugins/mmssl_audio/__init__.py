@@ -1,8 +1,10 @@
-"""Sound: the modality and a log-mel convolutional encoder."""
+"""Sound: the modality, and encoders of log-mel spectrograms."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
 
 from multimodal_ssl import hookimpl
 
@@ -27,6 +29,38 @@ def log_mel_conv(
     return LogMelEncoder(rate=rate, seconds=seconds, mels=mels, width=width, augment=augment)
 
 
+def spectrogram_transformer(
+    *,
+    rate: int = 16000,
+    seconds: float = 2.0,
+    mels: int = 64,
+    bands: Annotated[int, Ge(1)] | None = None,
+    frames: Annotated[int, Ge(1)] = 4,
+    width: Annotated[int, Ge(1)] = 128,
+    depth: Annotated[int, Ge(1)] = 4,
+    heads: Annotated[int, Ge(1)] = 4,
+    augment: bool = True,
+) -> Encoder:
+    """A transformer over patches of log-mel spectrograms of so many seconds, to train from scratch; F is width.
+
+    Args:
+        rate: samples per second that sounds are resampled to.
+        seconds: longer sounds are cropped, shorter ones padded with silence.
+        mels: number of mel bands.
+        bands: mel bands of a token, which divide mels; all of them, if not given. Squares, such as 16 bands and 16
+            frames, need more data to learn from.
+        frames: frames of 10 ms of a token.
+        heads: of attention; they divide width.
+        augment: in training shift, disturb and hide parts of sounds.
+    """
+    from mmssl_audio.transformer import SpectrogramTransformer
+
+    return SpectrogramTransformer(
+        rate=rate, seconds=seconds, mels=mels, bands=bands, frames=frames, width=width, depth=depth, heads=heads,
+        augment=augment,
+    )  # fmt: skip
+
+
 @hookimpl
 def register_modalities(register: Register) -> None:
     register("audio", audio)
@@ -35,3 +69,4 @@ def register_modalities(register: Register) -> None:
 @hookimpl
 def register_encoders(register: Register) -> None:
     register("log-mel-conv", log_mel_conv)
+    register("spectrogram-transformer", spectrogram_transformer)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmssl_audio.mel import SHIFT, LogMel, disturb, hide
+from mmssl_audio.mel import LogMel
 from mmssl_audio.modality import Audio
 from multimodal_ssl import Encoder, InputError
 from multimodal_ssl.types import Inputs
@@ -19,9 +19,6 @@ GROUP = 16  # channels; GroupNorm with fewer to a group is some twenty times slo
 
 class LogMelEncoder(Encoder):
     """A residual network on the log-mel spectrogram of a sound.
-
-    The spectrogram is made in `prepare`: one at a time it takes half as long as in a batch, the workers share the
-    effort, autocast does not touch it, and its masks come from the rng of the sample.
 
     Args:
         rate: samples per second that sounds are resampled to; half of it is the highest frequency heard.
@@ -53,10 +50,7 @@ class LogMelEncoder(Encoder):
 
     def prepare(self, item: Audio, rng: np.random.Generator | None = None) -> Tensor:
         """Return the log-mel spectrogram [mels, frames]."""
-        if rng is None or not self.augment:
-            return self.log_mel.spectrogram(self.log_mel.place(item, rng))
-        wave = disturb(self.log_mel.place(item, rng, shift=SHIFT), rng)
-        return hide(self.log_mel.spectrogram(wave), rng)
+        return self.log_mel.prepare(item, rng, augment=self.augment)
 
     def forward(self, inputs: Inputs) -> Tensor:
         x = self.stem(((inputs - self.mean) / self.std).unsqueeze(1))
@@ -64,20 +58,15 @@ class LogMelEncoder(Encoder):
         x = F.relu(self.norm(self.stages(x))).float()
         return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
 
+    def by_depth(self) -> Sequence[nn.Module]:
+        *before, last = self.stages
+        return [*before, nn.ModuleList([last, self.norm])]
+
     def adapt(self, items: Iterable[Audio]) -> None:
         """Learn mean and standard deviation of each mel band, padding aside."""
-        count = 0
-        total, squares = (torch.zeros(self.log_mel.mels, dtype=torch.float64) for _ in range(2))
-        for item in items:
-            frames = self.log_mel.spectrogram(self.log_mel.excerpt(item)).double()
-            count += frames.shape[1]
-            total += frames.sum(1)
-            squares += frames.square().sum(1)
-        if count:
-            mean = total / count
-            variance = squares / count - mean.square()
-            self.mean.copy_(mean.unsqueeze(1))
-            self.std.copy_(variance.clamp_min(1e-2).sqrt().unsqueeze(1))
+        if found := self.log_mel.learn(items):
+            self.mean.copy_(found[0])
+            self.std.copy_(found[1])
 
 
 class Block(nn.Module):

@@ -1,8 +1,10 @@
-"""Images: the modality, encoders trained from scratch."""
+"""Images, and maps of depth and of heat: the modalities, encoders trained from scratch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge
 
 from multimodal_ssl import hookimpl
 
@@ -16,6 +18,20 @@ def image() -> Modality:
     from mmssl_image.modality import IMAGE
 
     return IMAGE
+
+
+def depth() -> Modality:
+    """Maps of depth in metres [H, W]: 16-bit PNG and TIFF in millimetres, TIFF, .npy and arrays of floats in metres."""
+    from mmssl_image.maps import DEPTH
+
+    return DEPTH
+
+
+def thermal() -> Modality:
+    """Maps of heat in any unit [H, W]: PNG, TIFF, JPEG of one channel, .npy, arrays; NaN is unknown."""
+    from mmssl_image.maps import THERMAL
+
+    return THERMAL
 
 
 def small_conv(
@@ -53,12 +69,46 @@ def small_vit(
     )
 
 
+def depth_conv(
+    *,
+    size: Annotated[int, Ge(8)] = 64,
+    stem: Literal[2, 4] = 2,
+    width: int = 32,
+    depth: Annotated[int, Ge(1)] = 1,
+    augment: bool = True,
+    flip: bool = False,
+) -> Encoder:
+    """The network of small-conv on the logarithm of depth and where that is known, to train; F is 4 * width."""
+    from mmssl_image.map_conv import MapEncoder
+
+    return MapEncoder(modality="depth", size=size, stem=stem, width=width, depth=depth, augment=augment, flip=flip)
+
+
+def thermal_conv(
+    *,
+    size: Annotated[int, Ge(8)] = 64,
+    stem: Literal[2, 4] = 2,
+    width: int = 32,
+    depth: Annotated[int, Ge(1)] = 1,
+    augment: bool = True,
+    flip: bool = False,
+) -> Encoder:
+    """The network of small-conv on a map of heat and where it is known, to train; F is 4 * width."""
+    from mmssl_image.map_conv import MapEncoder
+
+    return MapEncoder(modality="thermal", size=size, stem=stem, width=width, depth=depth, augment=augment, flip=flip)
+
+
 @hookimpl
 def register_modalities(register: Register) -> None:
     register("image", image)
+    register("depth", depth)
+    register("thermal", thermal)
 
 
 @hookimpl
 def register_encoders(register: Register) -> None:
     register("small-conv", small_conv)
     register("small-vit", small_vit)
+    register("depth-conv", depth_conv)
+    register("thermal-conv", thermal_conv)

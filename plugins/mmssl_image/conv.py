@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -30,22 +31,12 @@ class ConvEncoder(Encoder):
         self, *, size: int, channels: int, stem: Literal[2, 4], width: int, depth: int, augment: bool, flip: bool
     ) -> None:
         super().__init__()
-        if width % GROUP:
-            raise InputError(f"small-conv: width {width} must be a multiple of {GROUP}")
         self.width = 4 * width
         self.pixels = Pixels(size, channels, augment, flip)
-        layers: list[nn.Module] = [
-            nn.Conv2d(channels, width, 2 * stem + 1, stem, stem),
-            _norm(width),
-            nn.ReLU(),
-        ]
-        before = width
-        for stage, stride in ((width, 4 // stem), (2 * width, 2), (4 * width, 2)):
-            layers += [Block(before if not i else stage, stage, stride if not i else 1) for i in range(depth)]
-            before = stage
-        self.layers = nn.Sequential(*layers)
-        # A fifth faster on CPUs.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch forgot it in the signature
+        self.layers = trunk("small-conv", channels=channels, stem=stem, width=width, depth=depth)
+
+    def by_depth(self) -> Sequence[nn.Module]:
+        return [one for one in self.layers if isinstance(one, Block)]
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         return self.pixels(item, rng)
@@ -53,6 +44,19 @@ class ConvEncoder(Encoder):
     def forward(self, inputs: Inputs) -> Tensor:
         pixels = inputs.float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
         return self.layers(pixels).mean((2, 3))
+
+
+def trunk(name: str, *, channels: int, stem: Literal[2, 4], width: int, depth: int) -> nn.Sequential:
+    """Return the layers of an encoder of this name, [B, channels, H, W] -> [B, 4 * width, H / 16, W / 16]."""
+    if width < 1 or width % GROUP:
+        raise InputError(f"{name}: width {width} must be a positive multiple of {GROUP}")
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 2 * stem + 1, stem, stem), _norm(width), nn.ReLU()]
+    before = width
+    for stage, stride in ((width, 4 // stem), (2 * width, 2), (4 * width, 2)):
+        layers += [Block(before if not i else stage, stage, stride if not i else 1) for i in range(depth)]
+        before = stage
+    # A fifth faster on CPUs.
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch forgot it in the signature
 
 
 class Block(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,11 @@ class VisionTransformer(TokenEncoder):
             width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.blocks = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
+
+    def by_depth(self) -> Sequence[nn.Module]:
+        layers, norm = self.blocks.children()
+        blocks = list(layers.children())
+        return [*blocks[:-1], nn.ModuleList([*blocks[-1:], norm])]
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         return self.pixels(item, rng)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -61,6 +61,10 @@ class SeriesConv(Encoder):
         x = F.relu(self.norm(x, mask)).float() * mask
         # No feature is below 0 after ReLU, so a maximum over padding too is one over the series.
         return torch.cat([x.sum((2, 3)) / mask.float().sum((2, 3)), x.amax((2, 3))], dim=1)
+
+    def by_depth(self) -> Sequence[nn.Module]:
+        *before, last = self.stages
+        return [*before, nn.ModuleList([last, self.norm])]
 
     def adapt(self, items: Iterable[NDArray[np.float32]]) -> None:
         """Learn mean and standard deviation of each channel."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -60,6 +60,11 @@ class SeriesTransformer(TokenEncoder):
         bias = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, float("-inf"))
         bias = bias.repeat_interleave(self.heads, 0).unsqueeze(1).expand(-1, mask.shape[1], -1)  # [B * heads, T, T]
         return self.layers(tokens, bias, is_causal=False)
+
+    def by_depth(self) -> Sequence[nn.Module]:
+        layers, norm = self.layers.children()
+        blocks = list(layers.children())
+        return [*blocks[:-1], nn.ModuleList([*blocks[-1:], norm])]
 
     def adapt(self, items: Iterable[NDArray[np.float32]]) -> None:
         """Learn mean and standard deviation of each channel."""

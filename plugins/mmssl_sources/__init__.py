@@ -43,10 +43,11 @@ def open_table(  # not `table`: the import of the module of that name would take
     Args:
         columns: name of the items -> column; or {column, modality, path}, where modality is the name of the items if
             not given, and path says whether strings are paths; or {columns, modality}, where the columns become the
-            channels of one float32 array [C, T], nulls being NaN. Where a row has several texts, {column, modality:
-            text, several} takes those of a list (a string that begins with "[" is one in JSON), and {columns, modality:
-            text, several} those of several columns. Of these `several: first` takes the first, and `several: each`
-            makes a sample of each, with the keys KEY#0, KEY#1, ...; they have the group of the row, or its key for one.
+            channels of one float32 array [C, T], nulls being NaN, or, for the modality ``tabular``, the cells of one
+            row, numbers and strings, nulls being missing. Where a row has several texts, {column, modality: text,
+            several} takes those of a list (a string that begins with "[" is one in JSON), and {columns, modality: text,
+            several} those of several columns. Of these `several: first` takes the first, and `several: each` makes a
+            sample of each, with the keys KEY#0, KEY#1, ...; they have the group of the row, or its key for one.
         key: column of unique keys. If not given, the key is the number of the row in the file: 0 is the first below
             the header, rows that can't be parsed count too, blank lines don't.
         group: column of groups.
@@ -292,9 +293,10 @@ def open_hugging_face(
 ) -> PairingSource:
     """A Hugging Face dataset, one sample a row.
 
-    Pictures and sounds are taken undecoded. Labels (ClassLabel) are their names for the modality ``text`` and in what
-    is told of a row. Fields and elements of lists are columns, too: image.bytes, captions.0. Cells that are null, NaN,
-    blank or an empty list hold no item, nor does the label -1. Code of a dataset is never run.
+    Pictures and sounds are taken undecoded. Labels (ClassLabel) are their names for the modality ``text``, in the cells
+    of ``tabular`` and in what is told of a row. Fields and elements of lists are columns, too: image.bytes, captions.0.
+    Cells that are null, NaN, blank or an empty list hold no item, nor does the label -1. Code of a dataset is never
+    run.
 
     Args:
         dataset: name on the hub, or a folder: one that save_to_disk wrote, or one of files that load_dataset takes

@@ -30,6 +30,7 @@ class Cells:
 
     Attributes:
         stacked: each column is one channel.
+        row: each column is one cell of a row (modality tabular).
         path: a string is a path.
         json: a string that begins with "[" is a list.
         several: of the texts of a row, each is a sample, or the first is taken; None: a row has one.
@@ -40,6 +41,7 @@ class Cells:
     modality: str
     columns: tuple[str, ...]
     stacked: bool
+    row: bool
     path: bool
     json: bool
     several: str | None
@@ -53,18 +55,19 @@ class Cells:
             if option not in (known := ("column", "columns", "modality", "path", "several")):
                 raise InputError(f"columns.{name} has no option {option!r}: {nearest(option, known)}")
         several = options.get("several")
-        stacked = "columns" in options and several is None
+        modality = options.get("modality", name)
+        if not isinstance(modality, str):
+            raise InputError(f"columns.{name}.modality must be the name of a modality (given: {modality!r})")
+        row = "columns" in options and modality == "tabular"
+        stacked = "columns" in options and several is None and not row
         columns = options.get("columns", [options.get("column")])
         if not isinstance(columns, list) or not columns or not all(isinstance(column, str) for column in columns):
             raise InputError(f"columns.{name} must name a column, or a list of `columns` (given: {given!r})")
         if "columns" in options and ("column" in options or "path" in options):
             raise InputError(
-                f"columns.{name}: `columns` are {'channels' if stacked else 'texts'} of one item, "
+                f"columns.{name}: `columns` are {'channels' if stacked else 'cells' if row else 'texts'} of one item, "
                 "so neither column nor path goes with it"
             )
-        modality = options.get("modality", name)
-        if not isinstance(modality, str):
-            raise InputError(f"columns.{name}.modality must be the name of a modality (given: {modality!r})")
         if several is not None and (several not in ("each", "first") or modality != "text" or "path" in options):
             raise InputError(
                 f"columns.{name}.several must be each or first, for the modality text, without path (given: {given!r})"
@@ -74,15 +77,19 @@ class Cells:
                 f"columns.{name}: texts can't be channels: add `several: each` for a sample for each text of a row, or "
                 "`several: first` for the first"
             )
-        path = options.get("path", modality != "text")
+        path = options.get("path", modality != "text" and not row)
         if not isinstance(path, bool):
             raise InputError(f"columns.{name}.path must be true or false (given: {path!r})")
-        may_be_list = modality != "text" and options.get("path") is not True
-        return cls(name, modality, tuple(columns), stacked, path, may_be_list, several, "path" in options)
+        may_be_list = modality != "text" and not row and options.get("path") is not True
+        return cls(name, modality, tuple(columns), stacked, row, path, may_be_list, several, "path" in options)
 
     def check(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return the column, its numbers as text if the modality is text; raise ValueError if it can't be used."""
         kind = column.type
+        if self.row:
+            if not (_is_number(kind) or _is_string(kind)):
+                raise ValueError(f"it holds {kind}, but a cell of a row is a number or a string")
+            return column
         if self.several and (_is_string(kind) or _is_list_of_texts(kind)):
             return column
         if self.modality == "text" and not self.text:
@@ -130,6 +137,10 @@ class Cells:
 
     def read(self, cells: Sequence[pa.Scalar], root: Path, urls: Rules | None) -> Any:
         """Return what Modality.load takes; raise ValueError if it is not to be had."""
+        if self.row:
+            values = [cell.as_py() for cell in cells]
+            # Not None, of which there is no digest.
+            return {name: math.nan if one is None else one for name, one in zip(self.columns, values, strict=True)}
         if self.stacked:
             return _stack([_channel(cell) for cell in cells]).astype(np.float32)
         if isinstance(cells[0], pa.ListScalar):

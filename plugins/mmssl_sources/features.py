@@ -100,9 +100,9 @@ class Reader:
         for name in cells.columns:
             column, feature = self._find(table, name)
             kind = column.type
-            if is_media(kind) and not cells.stacked:
+            if is_media(kind) and not cells.stacked and not cells.row:
                 return Taken([pc.struct_field(column, "bytes"), pc.struct_field(column, "path")], media=True)
-            if cells.modality == "text":
+            if cells.modality == "text" or cells.row:
                 column = self._name_labels(column, feature, name)
             if pa.types.is_null(kind):
                 raise InputError(f"{self.where}: column {name!r} is empty, or in a stream its first rows are")

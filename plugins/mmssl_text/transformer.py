@@ -45,6 +45,11 @@ class TextTransformer(TokenEncoder):
         )
         self.blocks = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
 
+    def by_depth(self) -> Sequence[nn.Module]:
+        layers, norm = self.blocks.children()
+        blocks = list(layers.children())
+        return [*blocks[:-1], nn.ModuleList([*blocks[-1:], norm])]
+
     def adapt(self, items: Iterable[str]) -> None:
         """Learn the vocabulary."""
         trainer = trainers.BpeTrainer(

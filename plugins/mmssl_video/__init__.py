@@ -1,4 +1,4 @@
-"""Video: the modality, windows of video files as a pairing source, and a small encoder."""
+"""Video: the modality, windows of video files as a pairing source, a small encoder, and image encoders on frames."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from multimodal_ssl import AnySource, hookimpl
+from multimodal_ssl import AnyEncoder, AnySource, hookimpl
 
 if TYPE_CHECKING:
     from multimodal_ssl import Encoder, Modality, PairingSource
@@ -95,6 +95,32 @@ def small_video_conv(
     )
 
 
+def frames_encoder(  # not `frames`: the import of the module of that name would take its place in this package
+    *,
+    image: AnyEncoder,
+    frames: Annotated[int, Ge(1)] = 8,
+    pooling: Literal["mean", "transformer"] = "mean",
+    depth: Annotated[int, Ge(1)] = 2,
+    heads: Annotated[int, Ge(1)] = 4,
+) -> Encoder:
+    """Any image encoder on pictures of a video, all of them augmented alike; F is that of the image encoder.
+
+    Its layers, for tuning by depth, are those of the image encoder (all of it as one, if it tells none), and then the
+    transformer as one.
+
+    Args:
+        image: the image encoder, such as {name: small-conv, size: 48}.
+        frames: pictures that are taken from a video, evenly.
+        pooling: what becomes of their features: their `mean`, which does not see the order of time, or that of a
+            `transformer` over them.
+        depth: blocks of that transformer.
+        heads: of its attention; they divide F.
+    """
+    from mmssl_video.frames import FramesEncoder
+
+    return FramesEncoder(image=image, frames=frames, pooling=pooling, depth=depth, heads=heads)
+
+
 @hookimpl
 def register_modalities(register: Register) -> None:
     register("video", video)
@@ -107,4 +133,5 @@ def register_pairing_sources(register: Register) -> None:
 
 @hookimpl
 def register_encoders(register: Register) -> None:
+    register("frames", frames_encoder)
     register("small-video-conv", small_video_conv)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
@@ -45,6 +47,10 @@ class VideoEncoder(Encoder):
             before = stage
         self.blocks = nn.Sequential(*blocks)
         self.norm = _norm(before)
+
+    def by_depth(self) -> Sequence[nn.Module]:
+        *before, last = self.blocks
+        return [*before, nn.ModuleList([last, self.norm])]
 
     def prepare(self, item: Pictures, rng: np.random.Generator | None = None) -> Inputs:
         """Return pictures [frames, size, size, channels] (uint8)."""

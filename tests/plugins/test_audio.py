@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from torch.nn import functional as F
 from mmssl_audio.conv import LogMelEncoder
 from mmssl_audio.mel import BANDS, HIDDEN, SPANS, LogMel, disturb, hide
 from mmssl_audio.modality import AUDIO, Audio
+from mmssl_audio.transformer import SpectrogramTransformer
 from multimodal_ssl import InputError
 from multimodal_ssl.testing import check_encoder, check_modality
+
+from .tokens import check_padding_mask
 
 FILES = [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")]
 
@@ -43,6 +47,19 @@ def pitch(wave: NDArray[np.float32], rate: int) -> float:
 
 def small(*, augment: bool = True) -> LogMelEncoder:
     return LogMelEncoder(rate=8000, seconds=0.5, mels=32, width=16, augment=augment)
+
+
+def transformer(
+    *, seconds: float = 0.5, bands: int | None = 8, heads: int = 2, augment: bool = True
+) -> SpectrogramTransformer:
+    torch.manual_seed(0)
+    return SpectrogramTransformer(
+        rate=8000, seconds=seconds, mels=32, bands=bands, frames=8, width=32, depth=1, heads=heads, augment=augment
+    )
+
+
+ENCODERS = pytest.mark.parametrize("make", [small, transformer])
+Make = Callable[..., LogMelEncoder | SpectrogramTransformer]
 
 
 def test_the_modality_conforms(tmp_path: Path) -> None:
@@ -261,14 +278,16 @@ def test_hiding_leaves_the_rest_as_it_was() -> None:
     assert max(shares) > 0.2
 
 
-def test_the_encoder_conforms() -> None:
+@ENCODERS
+def test_the_encoders_conform(make: Make) -> None:
     stereo = Audio(np.stack([sine(300, rate=44100), sine(900, rate=44100)]), 44100)
-    check_encoder(small(), [sound(440), sound(1500, rate=8000, seconds=2.0), stereo, sound(700, seconds=0.01)])
+    check_encoder(make(), [sound(440), sound(1500, rate=8000, seconds=2.0), stereo, sound(700, seconds=0.01)])
 
 
+@ENCODERS
 @pytest.mark.parametrize("augment", [True, False])
-def test_all_chance_comes_from_the_rng(augment: bool) -> None:
-    encoder, item = small(augment=augment), sound(440, seconds=0.3)
+def test_all_chance_comes_from_the_rng(make: Make, augment: bool) -> None:
+    encoder, item = make(augment=augment), sound(440, seconds=0.3)
     torch.manual_seed(1)
     first, state = encoder.prepare(item, np.random.default_rng(5)), torch.get_rng_state()
     torch.manual_seed(2)
@@ -278,15 +297,17 @@ def test_all_chance_comes_from_the_rng(augment: bool) -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_augmentation_can_be_switched_off() -> None:
+@ENCODERS
+def test_augmentation_can_be_switched_off(make: Make) -> None:
     full = sound(440, seconds=0.5)  # leaves no choice of a place
     rng = np.random.default_rng
-    assert torch.equal(small(augment=False).prepare(full), small(augment=False).prepare(full, rng(0)))
-    assert not torch.equal(small().prepare(full), small().prepare(full, rng(0)))
+    assert torch.equal(make(augment=False).prepare(full), make(augment=False).prepare(full, rng(0)))
+    assert not torch.equal(make().prepare(full), make().prepare(full, rng(0)))
 
 
-def test_adapt_makes_every_band_of_mean_zero_and_deviation_one() -> None:
-    encoder = small()
+@ENCODERS
+def test_adapt_makes_every_band_of_mean_zero_and_deviation_one(make: Make) -> None:
+    encoder = make()
     rng = np.random.default_rng(0)
     items = [Audio(0.1 * rng.standard_normal((1, 4000), np.float32) * level, 8000) for level in (0.2, 1, 3)]
     encoder.adapt(iter(items))
@@ -302,8 +323,9 @@ def test_padding_has_no_part_in_what_adapt_learns() -> None:
     torch.testing.assert_close(long.mean, short.mean)
 
 
-def test_the_network_sees_what_adapt_has_normalised(generator: torch.Generator) -> None:
-    encoder, spectrogram = small().eval(), torch.randn(2, 32, 51, generator=generator)
+@ENCODERS
+def test_the_network_sees_what_adapt_has_normalised(make: Make, generator: torch.Generator) -> None:
+    encoder, spectrogram = make().eval(), torch.randn(2, 32, 51, generator=generator)
     with torch.no_grad():
         reference = encoder(spectrogram)
         encoder.mean.copy_(torch.randn(32, 1, generator=generator))
@@ -311,21 +333,24 @@ def test_the_network_sees_what_adapt_has_normalised(generator: torch.Generator) 
         torch.testing.assert_close(encoder(spectrogram * encoder.std + encoder.mean), reference)
 
 
-def test_adapting_to_nothing_changes_nothing() -> None:
-    encoder = small()
+@ENCODERS
+def test_adapting_to_nothing_changes_nothing(make: Make) -> None:
+    encoder = make()
     encoder.adapt([])
     assert torch.equal(encoder.std, torch.ones(32, 1))
 
 
-def test_preparation_needs_nothing_of_the_device_that_the_encoder_is_on() -> None:
-    encoder, item = small(), sound(440)
+@ENCODERS
+def test_preparation_needs_nothing_of_the_device_that_the_encoder_is_on(make: Make) -> None:
+    encoder, item = make(), sound(440)
     before = encoder.prepare(item)
     assert torch.equal(encoder.to("meta").prepare(item), before)
 
 
-def test_a_few_steps_tell_rising_from_falling_sounds() -> None:
+@ENCODERS
+def test_a_few_steps_tell_rising_from_falling_sounds(make: Make) -> None:
     torch.manual_seed(0)
-    encoder, rng = small(augment=False), np.random.default_rng(0)
+    encoder, rng = make(augment=False), np.random.default_rng(0)
     head = torch.nn.Linear(encoder.width, 2)
     time = np.arange(4000) / 8000
     items = [
@@ -341,6 +366,34 @@ def test_a_few_steps_tell_rising_from_falling_sounds() -> None:
         torch.autograd.backward(loss)
         optimizer.step()
     assert (head(encoder(inputs[32:])).argmax(1) == label[32:]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(("seconds", "tokens"), [(0.5, 4 * 7), (0.63, 4 * 8), (0.64, 4 * 9), (1.0, 4 * 13)])
+def test_a_token_is_a_patch_and_the_last_frames_are_filled_up(seconds: float, tokens: int) -> None:
+    encoder = transformer(seconds=seconds).eval()
+    inputs = torch.stack([encoder.prepare(sound(440, rate=8000)), encoder.prepare(sound(900, rate=8000, seconds=2.0))])
+    assert inputs.shape[2] == encoder.log_mel.frames
+    found, mask = encoder.embed(inputs)
+    assert found.shape == (2, tokens, 32)
+    assert mask.all()
+    inputs[0, 8:16, 16:24] += 1  # the second row of patches, the third of them
+    changed = (encoder.embed(inputs)[0] - found).abs().amax(2) > 1e-6
+    assert changed.nonzero().tolist() == [[0, tokens // 4 + 2]]
+    assert transformer(seconds=seconds, bands=None).embed(inputs)[0].shape == (2, tokens // 4, 32)
+
+
+def test_hidden_patches_are_not_seen(generator: torch.Generator) -> None:
+    encoder = transformer().train()
+    check_padding_mask(encoder, encoder.blocks, 32, generator)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"bands": 5}, "mels 32 must be a multiple of bands 5"), ({"heads": 3}, "width 32 of heads 3")],
+)
+def test_patches_and_heads_that_do_not_fit_are_told(options: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        transformer(**options)  # type: ignore[arg-type]  # of each its own type
 
 
 @pytest.mark.parametrize(

@@ -388,3 +388,15 @@ def test_no_progress_bars_are_shown_and_others_stay(
     create(tmp_path / "d")
     assert "examples" not in capfd.readouterr().err
     assert datasets.is_progress_bar_enabled()
+
+
+def test_columns_are_the_cells_of_a_row_and_labels_in_it_their_names(tmp_path: Path) -> None:
+    some = rows(3)
+    some[1]["label"] = some[2]["nested"]["inner"]["score"] = None
+    facts = {"columns": ["label", "nested.inner.score"], "modality": "tabular"}
+    for source in both(saved(tmp_path / "d", some), {"facts": facts, "text": "id"}):
+        found = [one["facts"] for one in bare(source)]
+        assert [str(one["label"]) for one in found] == ["cat", "nan", "cat"]
+        assert [str(one["nested.inner.score"]) for one in found] == ["0.0", "0.5", "nan"]
+    facts["columns"] = ["image"]
+    assert "a cell of a row is a number or a string" in refusal(tmp_path / "d", {"facts": facts, "text": "id"})
