@@ -320,12 +320,27 @@ def parse_sources(values: Sequence[Any], origin: str = "sources") -> list[Source
         raise InputError(f"{origin}: {error.errors()[0]['msg']}") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads YAML as safe_load does, but for a key that is given twice, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise InputError(f"{key.value!r} is given twice, again in line {key.start_mark.line + 1}: keep one")
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply dotted overrides such as ``train.lr=1e-3`` or ``sources.0.path=x.csv``, and check it."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise InputError(f"can't read the config {path}: {error.strerror}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

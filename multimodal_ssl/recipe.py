@@ -33,8 +33,8 @@ def build_binder(config: Config, supplies: Sequence[Supply], catalog: Catalog) -
     for name in kinds:
         if name not in config.encoders:
             raise InputError(f"no encoder for {name!r}: add encoders.{name}, or leave {name!r} out with `use:`")
-    for name in config.encoders:
-        if name not in kinds:
+    for name, one in config.encoders.items():
+        if name not in kinds and not (one.frozen and (one.head == "none" or one.freeze_head)):
             raise InputError(f"encoders.{name}: no source gives {name!r}; {nearest(name, kinds)}")
     encoders = {
         name: {
@@ -156,15 +156,18 @@ def _from_recipe(recipe: Mapping[str, Any], catalog: Catalog) -> Binder:
         name: catalog.create("encoders", one["name"], options=one["options"])
         for name, one in recipe["encoders"].items()
     }
+    kinds = dict(recipe["modalities"])
     for name, encoder in encoders.items():
-        if encoder.modality != recipe["modalities"][name]:
+        # What learns nothing, such as the text tower of a space that others are bound to, may stand in no source.
+        kind = kinds.setdefault(name, encoder.modality)
+        if encoder.modality != kind:
             raise InputError(
                 f"encoders.{name}: {recipe['encoders'][name]['name']!r} takes {encoder.modality!r}, "
-                f"but {name!r} is {recipe['modalities'][name]!r}"
+                f"but {name!r} is {kind!r}"
             )
         if (lora := recipe["encoders"][name]["lora"]) is not None:
             add_lora(name, encoder, LoraConfig(**lora))
-    modalities = {name: catalog.modality(kind) for name, kind in recipe["modalities"].items()}
+    modalities = {name: catalog.modality(kind) for name, kind in kinds.items()}
     heads = {name: one["head"] for name, one in recipe["encoders"].items()}
-    text = json.dumps(recipe, sort_keys=True, default=str)
+    text = json.dumps({**recipe, "modalities": kinds}, sort_keys=True, default=str)
     return Binder(encoders, modalities, dim=recipe["dim"], heads=heads, recipe=text)

@@ -15,8 +15,9 @@ from multimodal_ssl.types import Encoder
 
 def tune(name: str, encoder: Encoder, config: EncoderConfig) -> None:
     """Let of an encoder learn in place what its config says; raise InputError where it has no such part."""
-    blocks = encoder.by_depth()
-    if not blocks and (config.unfreeze or config.layer_decay < 1):
+    counts = config.unfreeze or config.layer_decay < 1
+    blocks = encoder.by_depth() if counts else ()  # some look for their blocks by running
+    if counts and not blocks:
         option = "unfreeze" if config.unfreeze else "layer_decay"
         raise InputError(f"encoders.{name}: {config.name!r} has no blocks, which {option} counts by: leave it out")
     if config.frozen:
@@ -46,8 +47,10 @@ def add_lora(name: str, encoder: Encoder, config: LoraConfig) -> None:
     layers = [
         one
         for one, module in encoder.named_modules()
-        # The projections within an attention of torch are reached through it.
-        if isinstance(module, kinds) and not any(one.startswith(f"{parent}.") for parent in parents)
+        # The projections within an attention of torch are reached through it; what is frozen already is not used.
+        if isinstance(module, kinds)
+        and any(weight.requires_grad for weight in module.parameters())
+        and not any(one.startswith(f"{parent}.") for parent in parents)
     ]
     targets = [one for one in layers if config.targets is None or re.search(config.targets, one)]
     if not targets:
@@ -90,7 +93,7 @@ def rates(encoders: Mapping[str, Encoder], configs: Mapping[str, EncoderConfig])
     found: dict[int, float] = {}
     for name, encoder in encoders.items():
         config = configs[name]
-        blocks = encoder.by_depth()
+        blocks = encoder.by_depth() if config.layer_decay < 1 else ()
         found |= {id(one): config.lr * config.layer_decay ** len(blocks) for one in encoder.parameters()}
         for depth, block in enumerate(blocks):
             factor = config.lr * config.layer_decay ** (len(blocks) - 1 - depth)

@@ -107,7 +107,7 @@ def test_a_config_does_not_change(load: Callable[..., Config]) -> None:
         ("sources.0.corrupt.mismtch=1", "unknown key sources.0.corrupt.mismtch: did you mean 'mismatch'?"),
         (
             "xyz=1",
-            "unknown key xyz: known: audit, binder, decoys, encoders, evaluation, objective, run, seed, sources, train",
+            "unknown key xyz: known: audit, binder, cache, decoys, encoders, evaluation, guard, objective, run, seed",
         ),
     ],
 )
@@ -373,3 +373,10 @@ def test_what_is_null_in_a_config_can_be_overridden_below(tmp_path: Path) -> Non
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
     audit = load_config(tmp_path / "c.yaml", ["audit.path=x.parquet"]).audit
     assert audit == AuditConfig(path=Path("x.parquet"))
+
+
+def test_a_key_that_is_given_twice_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("run: r\nencoders:\n  image: small-conv\n  text: small-text\n  image: small-vit\n")
+    with pytest.raises(InputError, match=r"twice.yaml: 'image' is given twice, again in line 5: keep one"):
+        load_config(path)

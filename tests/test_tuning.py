@@ -270,6 +270,20 @@ def test_a_run_can_begin_from_another_and_be_bound_to_its_space(tmp_path: Path) 
     assert 0 < moved < 0.1
 
 
+def test_an_encoder_that_no_source_gives_is_part_of_the_space_only_if_nothing_of_it_learns(tmp_path: Path) -> None:
+    known = catalog([Numbers(40)], encoder=Deep)
+    fit(run_config(tmp_path / "first"), catalog=known)
+    values = run_config(tmp_path / "second").model_dump(mode="json")
+    values["encoders"]["c"] = {"name": "waves"}
+    assert refusal(lambda: fit(parse_config(values), catalog=known)) == "encoders.c: no source gives 'c'; known: a, b"
+    begin = {"run": str(tmp_path / "first"), "item": "a"}
+    values["encoders"]["c"] = {"name": "waves", "frozen": True, "freeze_head": True, "start": begin}
+    second = fit(parse_config(values), catalog=known)
+    first = load(tmp_path / "first", catalog=known)
+    assert np.array_equal(second.encode("c", [0.3]), first.encode("a", [0.3]))
+    assert np.array_equal(load(tmp_path / "second", catalog=known).encode("c", [0.3]), first.encode("a", [0.3]))
+
+
 def test_low_rank_updates_can_begin_from_a_run(tmp_path: Path) -> None:
     known = catalog([Numbers(40)], encoder=Deep)
     first = fit(run_config(tmp_path / "first"), catalog=known)

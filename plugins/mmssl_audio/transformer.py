@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mmssl_audio.mel import LogMel
 from mmssl_audio.modality import Audio
 from multimodal_ssl import InputError, Inputs, TokenEncoder
+from multimodal_ssl.layers import Transformer
 
 
 class SpectrogramTransformer(TokenEncoder):
@@ -53,22 +54,17 @@ class SpectrogramTransformer(TokenEncoder):
             name, told = "spectrogram-transformer", f"bands {bands}, width {width} of heads {heads}"
             raise InputError(f"{name}: mels {mels} must be a multiple of {told}")
         self.log_mel = LogMel(rate=rate, seconds=seconds, mels=mels)
-        self.width, self.heads, self.augment = width, heads, augment
+        self.width, self.augment = width, augment
         self.missing = -self.log_mel.frames % frames
         self.register_buffer("mean", torch.zeros(mels, 1))
         self.register_buffer("std", torch.ones(mels, 1))
         self.patches = nn.Conv2d(1, width, (bands, frames), (bands, frames))
         count = mels // bands * ((self.log_mel.frames + self.missing) // frames)
         self.positions = nn.Parameter(torch.randn(count, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.blocks = Transformer(width, depth=depth, heads=heads)
 
     def by_depth(self) -> Sequence[nn.Module]:
-        layers, norm = self.blocks.children()
-        blocks = list(layers.children())
-        return [*blocks[:-1], nn.ModuleList([*blocks[-1:], norm])]
+        return self.blocks.by_depth()
 
     def adapt(self, items: Iterable[Audio]) -> None:
         """Learn mean and standard deviation of each mel band, padding aside."""
@@ -86,7 +82,4 @@ class SpectrogramTransformer(TokenEncoder):
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
 
     def contextualise(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        # Not as src_key_padding_mask: torch checks that one's shape with sympy, whose import takes two seconds.
-        bias = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, float("-inf"))
-        bias = bias.repeat_interleave(self.heads, 0).unsqueeze(1).expand(-1, mask.shape[1], -1)  # [B * heads, T, T]
-        return self.blocks(tokens, bias, is_causal=False)
+        return self.blocks(tokens, mask)

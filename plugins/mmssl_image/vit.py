@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmssl_image.pixels import Pixels
 from multimodal_ssl import InputError, Inputs, TokenEncoder
+from multimodal_ssl.layers import Transformer
 
 
 class VisionTransformer(TokenEncoder):
@@ -39,15 +40,10 @@ class VisionTransformer(TokenEncoder):
         self.pixels = Pixels(size, channels, augment, flip)
         self.patches = nn.Conv2d(channels, width, patch, patch)
         self.positions = nn.Parameter(torch.randn((size // patch) ** 2, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.blocks = Transformer(width, depth=depth, heads=heads)
 
     def by_depth(self) -> Sequence[nn.Module]:
-        layers, norm = self.blocks.children()
-        blocks = list(layers.children())
-        return [*blocks[:-1], nn.ModuleList([*blocks[-1:], norm])]
+        return self.blocks.by_depth()
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         return self.pixels(item, rng)
@@ -57,4 +53,4 @@ class VisionTransformer(TokenEncoder):
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
 
     def contextualise(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        return self.blocks(tokens, src_key_padding_mask=None if bool(mask.all()) else ~mask)
+        return self.blocks(tokens, mask)

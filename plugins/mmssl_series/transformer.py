@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmssl_series.preparation import Preparation
 from multimodal_ssl import InputError
+from multimodal_ssl.layers import Transformer
 from multimodal_ssl.types import Inputs, TokenEncoder
 
 
@@ -38,13 +39,10 @@ class SeriesTransformer(TokenEncoder):
         if heads < 1 or width < 1 or width % heads:
             raise InputError(f"width must be a multiple of heads, but {width} is none of {heads}")
         self.preparation = Preparation(channels=channels, length=length, augment=augment)
-        self.patch, self.width, self.heads = patch, width, heads
+        self.patch, self.width = patch, width
         self.projection = nn.Linear(2 * channels * patch, width)
         self.positions = nn.Parameter(0.02 * torch.randn(length // patch, width))
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.layers = nn.TransformerEncoder(layer, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+        self.layers = Transformer(width, depth=depth, heads=heads)
 
     def prepare(self, item: NDArray[np.float32], rng: np.random.Generator | None = None) -> dict[str, Tensor]:
         """Return ``values`` [2 * channels, length] and ``mask`` [length], see Preparation."""
@@ -56,15 +54,10 @@ class SeriesTransformer(TokenEncoder):
         return tokens, inputs["mask"].unfold(1, self.patch, self.patch).any(2)
 
     def contextualise(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        # Not as src_key_padding_mask: torch checks that one's shape with sympy, whose import takes two seconds.
-        bias = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, float("-inf"))
-        bias = bias.repeat_interleave(self.heads, 0).unsqueeze(1).expand(-1, mask.shape[1], -1)  # [B * heads, T, T]
-        return self.layers(tokens, bias, is_causal=False)
+        return self.layers(tokens, mask)
 
     def by_depth(self) -> Sequence[nn.Module]:
-        layers, norm = self.layers.children()
-        blocks = list(layers.children())
-        return [*blocks[:-1], nn.ModuleList([*blocks[-1:], norm])]
+        return self.layers.by_depth()
 
     def adapt(self, items: Iterable[NDArray[np.float32]]) -> None:
         """Learn mean and standard deviation of each channel."""

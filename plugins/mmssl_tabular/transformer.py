@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmssl_tabular.modality import Row
 from mmssl_tabular.schema import Schema
 from multimodal_ssl import InputError, Inputs, TokenEncoder
+from multimodal_ssl.layers import Transformer
 
 
 class TabularTransformer(TokenEncoder):
@@ -46,7 +47,7 @@ class TabularTransformer(TokenEncoder):
         super().__init__()
         if width % heads:
             raise InputError(f"tabular-transformer: width {width} must be a multiple of heads {heads}")
-        self.width, self.heads, self.drop = width, heads, drop
+        self.width, self.drop = width, drop
         self.categories, self.columns, self.vocabulary = categories, columns, vocabulary
         self.schema = Schema(bins=bins)
         std = width**-0.5
@@ -54,15 +55,10 @@ class TabularTransformer(TokenEncoder):
         self.codes = nn.Embedding(1 + 2 * columns + vocabulary, width, padding_idx=0)  # see Encoded
         nn.init.normal_(self.codes.weight[1:], std=std)
         self.bias = nn.Parameter(torch.randn(columns, width) * std)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.blocks = Transformer(width, depth=depth, heads=heads)
 
     def by_depth(self) -> Sequence[nn.Module]:
-        layers, norm = self.blocks.children()
-        blocks = list(layers.children())
-        return [*blocks[:-1], nn.ModuleList([*blocks[-1:], norm])]
+        return self.blocks.by_depth()
 
     def adapt(self, items: Iterable[Row]) -> None:
         """Learn which columns there are, and what they hold."""
@@ -89,10 +85,7 @@ class TabularTransformer(TokenEncoder):
         return tokens, torch.ones_like(codes, dtype=torch.bool)
 
     def contextualise(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        # Not as src_key_padding_mask: torch checks that one's shape with sympy, whose import takes two seconds.
-        bias = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, float("-inf"))
-        bias = bias.repeat_interleave(self.heads, 0).unsqueeze(1).expand(-1, mask.shape[1], -1)  # [B * heads, T, T]
-        return self.blocks(tokens, bias, is_causal=False)
+        return self.blocks(tokens, mask)
 
     def get_extra_state(self) -> Tensor:
         """Return the JSON of the schema as bytes [n] (uint8)."""

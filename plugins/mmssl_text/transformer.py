@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from multimodal_ssl import InputError, Inputs, TokenEncoder
+from multimodal_ssl.layers import Transformer
 
 PAD, UNKNOWN = 0, 1
 
@@ -34,21 +35,16 @@ class TextTransformer(TokenEncoder):
             raise InputError(f"small-text: width {width} must be a multiple of heads {heads}")
         if vocabulary < 300:
             raise InputError(f"small-text: vocabulary {vocabulary} must be at least 300: 256 bytes and some words")
-        self.width, self.heads, self.length, self.drop = width, heads, length, drop
+        self.width, self.length, self.drop = width, length, drop
         self.tokenizer = _untrained()
         self.vocabulary = vocabulary
         self.tokens = nn.Embedding(vocabulary, width, padding_idx=PAD)
         nn.init.normal_(self.tokens.weight, std=0.02)
         self.positions = nn.Parameter(torch.randn(length, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.blocks = Transformer(width, depth=depth, heads=heads)
 
     def by_depth(self) -> Sequence[nn.Module]:
-        layers, norm = self.blocks.children()
-        blocks = list(layers.children())
-        return [*blocks[:-1], nn.ModuleList([*blocks[-1:], norm])]
+        return self.blocks.by_depth()
 
     def adapt(self, items: Iterable[str]) -> None:
         """Learn the vocabulary."""
@@ -83,10 +79,7 @@ class TextTransformer(TokenEncoder):
         return self.tokens(tokens) + self.positions[: tokens.shape[1]], tokens != PAD
 
     def contextualise(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        # Not as src_key_padding_mask: torch checks that one's shape with sympy, whose import takes two seconds.
-        bias = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, float("-inf"))
-        bias = bias.repeat_interleave(self.heads, 0).unsqueeze(1).expand(-1, mask.shape[1], -1)  # [B * heads, T, T]
-        return self.blocks(tokens, bias, is_causal=False)
+        return self.blocks(tokens, mask)
 
     def get_extra_state(self) -> Tensor:
         """Return the tokenizer's JSON as bytes [n] (uint8)."""

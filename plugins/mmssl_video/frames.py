@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmssl_video.decoding import Pictures
 from multimodal_ssl import Encoder, InputError, Inputs, TokenEncoder
+from multimodal_ssl.layers import Transformer
 
 
 class FramesEncoder(TokenEncoder):
@@ -91,18 +92,11 @@ class Time(nn.Module):
 
     def __init__(self, frames: int, width: int, *, depth: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
         self.positions = nn.Parameter(torch.randn(frames, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.blocks = Transformer(width, depth=depth, heads=heads)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        # Not as src_key_padding_mask: torch checks that one's shape with sympy, whose import takes two seconds.
-        bias = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, float("-inf"))
-        bias = bias.repeat_interleave(self.heads, 0).unsqueeze(1).expand(-1, mask.shape[1], -1)  # [B * heads, T, T]
-        return self.blocks(tokens, bias, is_causal=False)
+        return self.blocks(tokens, mask)
 
 
 def _reshape(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:

@@ -1,0 +1,41 @@
+"""Transformer layers for encoders that train from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Transformer(nn.Module):
+    """Pre-norm transformer layers with a norm at the end, in which the real tokens see each other.
+
+    Args:
+        width: F.
+        depth: number of layers.
+        heads: of each layer; they divide the width.
+    """
+
+    def __init__(self, width: int, *, depth: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return tokens [B, T, F] of tokens [B, T, F] and which of them are real [B, T] (bool)."""
+        if bool(mask.all()):
+            return self.layers(tokens)
+        # Not as src_key_padding_mask: torch checks that one's shape with sympy, whose import takes two seconds.
+        bias = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, float("-inf"))
+        bias = bias.repeat_interleave(self.heads, 0).unsqueeze(1).expand(-1, mask.shape[1], -1)  # [B * heads, T, T]
+        return self.layers(tokens, bias, is_causal=False)
+
+    def by_depth(self) -> Sequence[nn.Module]:
+        """Return the layers, the last one with the norm."""
+        layers, norm = self.layers.children()
+        *before, last = layers.children()
+        return [*before, nn.ModuleList([last, norm])]
