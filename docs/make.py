@@ -35,7 +35,20 @@ SECTIONS = {
     "binder": BinderConfig,
     "train": TrainConfig,
 }
-OURS = ("objectives", "image", "text", "open-clip", "audio", "series", "glyphs", "sources", "wrappers", "video")
+OURS = (
+    "objectives",
+    "image",
+    "text",
+    "open-clip",
+    "transformers",
+    "timm",
+    "audio",
+    "series",
+    "glyphs",
+    "sources",
+    "wrappers",
+    "video",
+)
 
 
 def cli() -> str:

@@ -6,12 +6,12 @@ import transformers
 from safetensors.torch import load, load_file, save, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-import mmssl_text
-from mmssl_text.hugging_face import HuggingFaceText, pool
+import mmssl_transformers
+from mmssl_transformers.text import HuggingFaceText, pool
 from multimodal_ssl import Catalog, InputError
 from multimodal_ssl.testing import check_encoder
 
-CATALOG = Catalog.of(text=mmssl_text)
+CATALOG = Catalog.of(transformers=mmssl_transformers)
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["a", "red", "fox", "sleep", "##ing", "two", "can", "##s", "on", "the", "shelf"]
 TEXTS = ["a red fox", "two cans on the shelf", "the sleeping fox on a red shelf", "fox"]
@@ -96,7 +96,7 @@ def test_the_last_token_of_a_decoder_is_that_of_the_text_whatever_the_padding(re
         alone = [model(**tokenizer(one, return_tensors="pt")).last_hidden_state[0, -1] for one in TEXTS]
     encoder = encoder_of(folder, pooling="last")
     torch.testing.assert_close(features_of(encoder, TEXTS), torch.stack(alone))
-    encoder.tokenizer.padding_side = "left"
+    encoder.tokens.tokenizer.padding_side = "left"
     torch.testing.assert_close(features_of(encoder, TEXTS), torch.stack(alone))
 
 
@@ -146,8 +146,8 @@ def test_cut_texts_are_counted_and_keep_their_end(bert):
 
 
 def test_the_length_is_what_tokenizer_and_model_allow(bert, gpt2, tmp_path):
-    assert encoder_of(bert).length == 20
-    assert encoder_of(gpt2).length == 12
+    assert encoder_of(bert).tokens.length == 20
+    assert encoder_of(gpt2).tokens.length == 12
     with pytest.raises(InputError, match=r"length=25: .* takes 3 to 24 tokens"):
         encoder_of(bert, length=25)
     with pytest.raises(InputError, match="length=2: "):
@@ -160,7 +160,7 @@ def test_the_length_is_what_tokenizer_and_model_allow(bert, gpt2, tmp_path):
 def test_roberta_reads_a_text_of_its_full_length(tmp_path):
     config = transformers.RobertaConfig(**SIZES, max_position_embeddings=12, pad_token_id=1)
     encoder = encoder_of(save_decoder(tmp_path, config))
-    assert encoder.length == 10  # positions 0 and 1 are the padding's
+    assert encoder.tokens.length == 10  # positions 0 and 1 are the padding's
     assert features_of(encoder, ["fox " * 30]).isfinite().all()
 
 

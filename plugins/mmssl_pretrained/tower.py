@@ -1,0 +1,26 @@
+"""What of a pretrained tower is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def freeze_unused(tower: nn.Module, features: Tensor) -> set[str]:
+    """Freeze what the features do not depend on, such as BERT's pooler; return the names.
+
+    What is trained must get a gradient.
+    """
+    named = {name: one for name, one in tower.named_parameters() if one.requires_grad}
+    gradients = torch.autograd.grad(features.sum(), list(named.values()), allow_unused=True)
+    unused = {name for name, gradient in zip(named, gradients, strict=True) if gradient is None}
+    for name in unused:
+        named[name].requires_grad_(False)
+    return unused
+
+
+def hold_statistics(tower: nn.Module) -> None:
+    """Keep every BatchNorm at the statistics of pretraining: what a sample gives depends on no other of its batch."""
+    for module in tower.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

@@ -1,0 +1,41 @@
+"""Models with a joint space, such as CLIP, SigLIP and CLAP: their parts, and features in that space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from torch import Tensor
+
+Kind = Literal["image", "text", "audio"]
+
+PARTS = {"image": "vision_model", "text": "text_model", "audio": "audio_model"}
+
+
+def is_joint(model: Any) -> bool:
+    """Tell whether a model is the whole of one with a joint space of texts and something else."""
+    return any(_makes(model, kind) for kind in ("image", "audio")) and _makes(model, "text")
+
+
+def projects(model: Any, kind: Kind) -> bool:
+    """Tell whether a model has features of this kind in a joint space."""
+    return (is_joint(model) and _makes(model, kind)) or type(model).__name__.endswith("WithProjection")
+
+
+def project(model: Any, kind: Kind, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return features in the joint space [B, D], as the library gives them (CLAP's are unit vectors)."""
+    if is_joint(model):
+        # transformers 5: an output object, whose pooler_output is projected already.
+        features: Tensor = getattr(model, f"get_{kind}_features")(**inputs).pooler_output
+        return features
+    projected: Tensor = model(**inputs)[f"{kind}_embeds"]
+    return projected
+
+
+def part(model: Any, kind: Kind) -> Any:
+    """Return what a model has for this kind of item before any projection."""
+    return model.get_submodule(PARTS[kind]) if is_joint(model) else model
+
+
+def _makes(model: Any, kind: str) -> bool:
+    return callable(getattr(type(model), f"get_{kind}_features", None))
