@@ -53,7 +53,7 @@ def by_length(lengths: Tensor, run: Callable[[Tensor, int], Tensor]) -> Tensor:
     Some networks (those with GroupNorm over time) hear the padding: alone and together a wave would differ.
     """
     parts, places = [], []
-    for length in lengths.unique().tolist():
+    for length in torch.unique(lengths).tolist():
         rows = (lengths == length).nonzero().squeeze(1)
         parts.append(run(rows, length))
         places.append(rows)

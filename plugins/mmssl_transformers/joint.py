@@ -37,5 +37,13 @@ def part(model: Any, kind: Kind) -> Any:
     return model.get_submodule(PARTS[kind]) if is_joint(model) else model
 
 
+def within(missing: set[str], model: Any, kind: Kind) -> set[str]:
+    """Return which of the parameters that a model lacks are those of the part for this kind of item."""
+    if not is_joint(model):
+        return missing
+    prefix = f"{PARTS[kind]}."
+    return {name.removeprefix(prefix) for name in missing if name.startswith(prefix)}
+
+
 def _makes(model: Any, kind: str) -> bool:
     return callable(getattr(type(model), f"get_{kind}_features", None))

@@ -34,7 +34,9 @@ def read(what: str, model: str, load: Callable[[], T]) -> T:
 
 
 def load_tower(model: str, *, projected: bool = False, subfolder: str = "") -> tuple[Any, set[str]]:
-    """Return a model in float32 and eval mode, and what the checkpoint lacks; raise InputError if it can't be had or its weights are not its own.
+    """Return a model in float32 and eval mode, and the names of the parameters that its checkpoint lacks.
+
+    Raises InputError if it can't be had, or its weights do not fit its config.
 
     Args:
         model: a name on the hub or a local folder; of an encoder-decoder, the encoder is taken.
