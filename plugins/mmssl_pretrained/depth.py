@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+SHARE = 0.9  # of the parameters of all blocks: one of them has less
+
 
 class Depth(NamedTuple):
     """Which parts of a tower are its blocks, in their order, and which come after the last.
@@ -68,7 +70,10 @@ def find_depth(tower: nn.Module, run: Callable[[], Tensor]) -> Depth:
 
 
 def _siblings(tower: nn.Module) -> list[str]:
-    """Return the names of those children of one module, and of one type, that together hold the most parameters."""
+    """Return the names of those children of one module, and of one type, that together hold the most parameters.
+
+    Where one of them holds nearly all, as beside a stem, they are no blocks.
+    """
     best: list[str] = []
     most = 0
     for parent, module in tower.named_modules():
@@ -77,9 +82,9 @@ def _siblings(tower: nn.Module) -> list[str]:
             if next(child.parameters(), None) is not None:
                 kinds.setdefault(type(child), []).append(f"{parent}.{name}" if parent else name)
         for names in kinds.values():
-            held = sum(one.numel() for name in names for one in tower.get_submodule(name).parameters())
-            if len(names) > 1 and held > most:
-                best, most = names, held
+            sizes = [sum(one.numel() for one in tower.get_submodule(name).parameters()) for name in names]
+            if sum(sizes) > most and max(sizes) < SHARE * sum(sizes):
+                best, most = names, sum(sizes)
     return best
 
 
