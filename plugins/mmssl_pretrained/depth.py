@@ -79,7 +79,8 @@ def _siblings(tower: nn.Module) -> list[str]:
     for parent, module in tower.named_modules():
         kinds: dict[type, list[str]] = {}
         for name, child in module.named_children():
-            if next(child.parameters(), None) is not None:
+            # A list of modules is never run itself.
+            if not isinstance(child, nn.ModuleList) and next(child.parameters(), None) is not None:
                 kinds.setdefault(type(child), []).append(f"{parent}.{name}" if parent else name)
         for names in kinds.values():
             sizes = [sum(one.numel() for one in tower.get_submodule(name).parameters()) for name in names]

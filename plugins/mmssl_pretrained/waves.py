@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.transforms import Resample
+
+from multimodal_ssl import InputError
 
 RATE_STEP = 25  # Hz; the size of a resampling kernel grows with rate / gcd(rates)
 
@@ -21,11 +23,14 @@ class Waves:
     Args:
         rate: samples per second that sounds are resampled to.
         seconds: longer sounds are cropped to so much; None leaves them as they are.
+        least: a sound of fewer samples is unreadable.
         window: with an rng, longer sounds are cropped to so many seconds at least.
     """
 
-    def __init__(self, *, rate: int, seconds: float | None, window: float | None = None) -> None:
-        self.rate, self.seconds, self.window = rate, seconds, window
+    def __init__(self, *, rate: int, seconds: float | None, least: int, window: float | None = None) -> None:
+        if seconds is not None and seconds * rate < least:
+            raise InputError(f"seconds={seconds}: the model takes {least / rate:.3f} at least, give e.g. 10")
+        self.rate, self.seconds, self.least, self.window = rate, seconds, least, window
         self._resamplers: dict[int, Resample] = {}
 
     def __call__(self, item: Any, rng: np.random.Generator | None) -> NDArray[np.float32]:
@@ -44,7 +49,21 @@ class Waves:
             if rate not in self._resamplers:
                 self._resamplers[rate] = Resample(rate, self.rate)
             mono = self._resamplers[rate](torch.from_numpy(mono)).numpy()
-        return mono[: round(min(limits) * self.rate)] if limits else mono
+        if limits:
+            mono = mono[: round(min(limits) * self.rate)]
+        if len(mono) < self.least:
+            raise ValueError(
+                f"{len(mono) / self.rate:.3f} s of sound: the model takes {self.least / self.rate:.3f} at least"
+            )
+        return mono
+
+
+def least_samples(convolutions: Iterable[tuple[int, int]]) -> int:
+    """Return of how many samples convolutions, each (kernel size, stride), make one frame."""
+    length = 1
+    for kernel, stride in reversed(list(convolutions)):
+        length = (length - 1) * stride + kernel
+    return length
 
 
 def by_length(lengths: Tensor, run: Callable[[Tensor, int], Tensor]) -> Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from timm.data.transforms import str_to_interp_mode

@@ -15,7 +15,7 @@ from transformers import AutoFeatureExtractor, ClapFeatureExtractor
 
 from mmssl_pretrained.depth import find_depth
 from mmssl_pretrained.tower import hold_statistics
-from mmssl_pretrained.waves import Waves, by_length
+from mmssl_pretrained.waves import Waves, by_length, least_samples
 from mmssl_transformers.clap import fuse
 from mmssl_transformers.joint import part, project, projects, within
 from mmssl_transformers.loading import load_tower, read, settle
@@ -48,8 +48,6 @@ class HuggingFaceAudio(Encoder):
 
     def __init__(self, *, model: str, pooling: Pooling | None, seconds: float | None) -> None:
         super().__init__()
-        if seconds is not None and seconds <= 0:
-            raise InputError(f"seconds must be positive, not {seconds}: give e.g. 10")
         self.extractor = read(
             "the feature extractor of ",
             model,
@@ -68,10 +66,12 @@ class HuggingFaceAudio(Encoder):
             self._fuses = self.extractor.truncation == "fusion"
             if window is not None and not self._fuses:  # it would take a random part of a longer sound
                 seconds = min(window, seconds or window)
-        self.waves = Waves(rate=self.extractor.sampling_rate, seconds=seconds, window=None if self._fuses else window)
-        self._least = _least(config, self.extractor.sampling_rate)
+        rate = self.extractor.sampling_rate
+        self.waves = Waves(
+            rate=rate, seconds=seconds, least=_least(config, rate), window=None if self._fuses else window
+        )
         self._hears_padding = False
-        noise = np.random.default_rng(0).standard_normal(self.extractor.sampling_rate).astype(np.float32) / 10
+        noise = np.random.default_rng(0).standard_normal(rate).astype(np.float32) / 10
         inputs = self.collate([self._extract(noise, None)])
         self.pooling: Pooling = "projected"
         try:
@@ -94,13 +94,7 @@ class HuggingFaceAudio(Encoder):
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn a sound into what the model's feature extractor makes of it in mono; with an rng, of a random part."""
-        wave = self.waves(item, rng)
-        if len(wave) < self._least:
-            rate = self.waves.rate
-            raise ValueError(
-                f"a sound of {len(wave) / rate:.3f} s: the model takes {self._least / rate:.3f} s at least"
-            )
-        return self._extract(wave, rng)
+        return self._extract(self.waves(item, rng), rng)
 
     def _extract(self, wave: np.ndarray, rng: np.random.Generator | None) -> dict[str, Tensor]:
         if self._fuses and (fused := fuse(self.extractor, wave, rng)):
@@ -177,12 +171,8 @@ def _window(extractor: Any) -> float | None:
 
 def _least(config: Any, rate: int) -> int:
     """Return of how many samples a model makes one frame: what its convolutions need, or else 25 ms."""
-    length = 1
-    for kernel, stride in zip(
-        getattr(config, "conv_kernel", ())[::-1], getattr(config, "conv_stride", ())[::-1], strict=True
-    ):
-        length = (length - 1) * stride + kernel
-    return length if length > 1 else math.ceil(WINDOW * rate)
+    kernels, strides = getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ())
+    return least_samples(zip(kernels, strides, strict=True)) if kernels else math.ceil(WINDOW * rate)
 
 
 def _calm(tower: nn.Module, config: Any) -> None:
