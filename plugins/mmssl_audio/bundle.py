@@ -83,7 +83,7 @@ class TorchaudioBundle(Encoder):
         self._masks = bundle._model_type == "Wav2Vec2" and parameters["extractor_mode"] == "layer_norm"
         self.width = parameters["encoder_embed_dim"]
         inputs = self.collate([torch.linspace(-1, 1, 2 * least)])
-        freeze_unused(self.tower, self(inputs))
+        freeze_unused(self.tower, lambda: self(inputs))
         self._depth = find_depth(self.tower, lambda: self(inputs))
 
     def prepare(self, item: Audio, rng: np.random.Generator | None = None) -> Tensor:

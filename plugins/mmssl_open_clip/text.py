@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import open_clip
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmssl_open_clip.loading import load_model
 from mmssl_open_clip.tokens import Tokens
+from mmssl_pretrained.depth import find_depth
 from multimodal_ssl import Encoder, InputError, Inputs
 
 
@@ -46,6 +47,8 @@ class OpenClipText(Encoder):
             tower.text_decoder = None
         self.width = open_clip.get_model_config(name)["embed_dim"]
         self.tower = tower
+        inputs = self.collate([self.prepare("a")])
+        self._depth = find_depth(self.tower, lambda: self(inputs))
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn a text into token ids [T], T being the same for all texts, and whether it was cut."""
@@ -58,3 +61,6 @@ class OpenClipText(Encoder):
     def forward(self, inputs: Inputs) -> Tensor:
         features: Tensor = self.tower.encode_text(inputs["tokens"], normalize=False)
         return features
+
+    def by_depth(self) -> Sequence[nn.Module]:
+        return self._depth.layers(self.tower)

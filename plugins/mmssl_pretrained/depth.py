@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -39,37 +39,46 @@ def find_depth(tower: nn.Module, run: Callable[[], Tensor]) -> Depth:
     The blocks are those siblings of one type that hold the most parameters. Their order is the one in which they run.
     With all their outputs cut off, gradients still reach only what follows the last.
     """
-    siblings = _siblings(tower)
-    ran: list[str] = []
-
-    def cut(name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(_: nn.Module, __: Any, output: Any) -> Any:
-            ran.append(name)
-            return _detach(output)
-
-        return hook
-
-    handles = [tower.get_submodule(name).register_forward_hook(cut(name)) for name in siblings]
     training = tower.training
     try:
         tower.eval()
+        with torch.no_grad():
+            _, ran = _watch(tower, run, [name for name, _ in tower.named_modules() if name], _keep)
         with torch.enable_grad():
-            features = run()
+            features, blocks = _watch(tower, run, _siblings(tower, set(ran)), _detach)
+            inside = {id(one) for name in blocks for one in tower.get_submodule(name).parameters()}
+            others = [one for one in tower.parameters() if one.requires_grad and id(one) not in inside]
+            if not (blocks and others and features.requires_grad):
+                return Depth(blocks)
+            gradients = torch.autograd.grad(features.sum(), others, allow_unused=True)
     finally:
         tower.train(training)
-        for handle in handles:
-            handle.remove()
-    blocks = tuple(dict.fromkeys(ran))
-    inside = {id(one) for name in blocks for one in tower.get_submodule(name).parameters()}
-    others = [one for one in tower.parameters() if one.requires_grad and id(one) not in inside]
-    if len(blocks) < 2 or not features.requires_grad or not others:
-        return Depth(blocks if len(blocks) > 1 else ())
-    gradients = torch.autograd.grad(features.sum(), others, allow_unused=True)
     after = {id(one) for one, gradient in zip(others, gradients, strict=True) if gradient is not None}
     return Depth(blocks, tuple(_names(tower, after, "")))
 
 
-def _siblings(tower: nn.Module) -> list[str]:
+def _watch(
+    tower: nn.Module, run: Callable[[], Tensor], names: Iterable[str], change: Callable[[Any], Any]
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Return what `run` gives while the outputs of these modules are changed, and their names in the order they ran."""
+    ran: dict[str, None] = {}
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def after(_: nn.Module, __: Any, output: Any) -> Any:
+            ran[name] = None
+            return change(output)
+
+        return after
+
+    handles = [tower.get_submodule(name).register_forward_hook(hook(name)) for name in names]
+    try:
+        return run(), tuple(ran)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _siblings(tower: nn.Module, ran: set[str]) -> list[str]:
     """Return the names of those children of one module, and of one type, that together hold the most parameters.
 
     Where one of them holds nearly all, as beside a stem, they are no blocks.
@@ -78,15 +87,19 @@ def _siblings(tower: nn.Module) -> list[str]:
     most = 0
     for parent, module in tower.named_modules():
         kinds: dict[type, list[str]] = {}
-        for name, child in module.named_children():
-            # A list of modules is never run itself.
-            if not isinstance(child, nn.ModuleList) and next(child.parameters(), None) is not None:
-                kinds.setdefault(type(child), []).append(f"{parent}.{name}" if parent else name)
+        for child, one in module.named_children():
+            name = f"{parent}.{child}" if parent else child
+            if name in ran:
+                kinds.setdefault(type(one), []).append(name)
         for names in kinds.values():
             sizes = [sum(one.numel() for one in tower.get_submodule(name).parameters()) for name in names]
             if sum(sizes) > most and max(sizes) < SHARE * sum(sizes):
                 best, most = names, sum(sizes)
     return best
+
+
+def _keep(output: Any) -> Any:
+    return output
 
 
 def _detach(output: Any) -> Any:

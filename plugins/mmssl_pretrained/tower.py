@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 
-def freeze_unused(tower: nn.Module, features: Tensor) -> set[str]:
-    """Freeze what the features do not depend on, such as BERT's pooler; return the names.
+def freeze_unused(tower: nn.Module, run: Callable[[], Tensor]) -> tuple[Tensor, set[str]]:
+    """Freeze what the features that `run` gives do not depend on, such as BERT's pooler; return them, and the names.
 
     What is trained must get a gradient.
     """
     named = {name: one for name, one in tower.named_parameters() if one.requires_grad}
-    gradients = torch.autograd.grad(features.sum(), list(named.values()), allow_unused=True)
+    with torch.enable_grad():
+        features = run()
+        gradients = torch.autograd.grad(features.sum(), list(named.values()), allow_unused=True)
     unused = {name for name, gradient in zip(named, gradients, strict=True) if gradient is None}
     for name in unused:
         named[name].requires_grad_(False)
-    return unused
+    return features.detach(), unused
 
 
 def hold_statistics(tower: nn.Module) -> None:

@@ -44,10 +44,9 @@ class TimmImage(Encoder):
         self.transform = create_transform(**config, normalize=False)
         self.normalise = Normalize(config["mean"], config["std"], inplace=True)
         inputs = self.collate([self.prepare(Image.new("RGB", (64, 64), "grey"))])
-        features = self(inputs)
+        features, _ = freeze_unused(self.tower, lambda: self(inputs))
         if features.ndim != 2:
             raise InputError(f"{model} gives features of shape {list(features.shape)}, not one vector for each image")
-        freeze_unused(self.tower, features)
         self.width = features.shape[-1]
         self._depth = find_depth(self.tower, lambda: self(inputs))
 

@@ -79,7 +79,8 @@ class HuggingFaceAudio(Encoder):
                 outputs = self.tower(**inputs)
                 ways = offered(self.tower, outputs, mean="attention_mask" in inputs)
                 self.pooling = choose(model, pooling, ways)
-            features = self(inputs)
+            lacking = missing if joint else within(missing, tower, "audio")
+            features = settle(model, self.tower, lacking, lambda: self(inputs))
         except InputError:
             raise
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -88,7 +89,6 @@ class HuggingFaceAudio(Encoder):
                 "hf-audio takes models of sounds, and joint ones of sounds and texts"
             ) from error
         self._hears_padding = self._is_changed_by_padding(noise)
-        settle(model, self.tower, missing if joint else within(missing, tower, "audio"), features)
         self.width = features.shape[-1]
         self._depth = find_depth(self.tower, lambda: self(inputs))
 

@@ -58,7 +58,8 @@ class HuggingFaceImage(Encoder):
             if not joint:
                 outputs = self.tower(**self._normalise(inputs))
                 self.pooling = choose(model, pooling, offered(self.tower, outputs, mean=True))
-            features = self(inputs)
+            lacking = missing if joint else within(missing, tower, "image")
+            features = settle(model, self.tower, lacking, lambda: self(inputs))
         except InputError:
             raise
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -66,7 +67,6 @@ class HuggingFaceImage(Encoder):
                 f"{model} does not turn pixels into features ({textwrap.shorten(str(error), 200)}): "
                 "hf-image takes models of images, and joint ones of images and texts"
             ) from error
-        settle(model, self.tower, missing if joint else within(missing, tower, "image"), features)
         if not torch.equal(features, self(inputs)):
             raise InputError(
                 f"{model} gives other features each time, as masked autoencoders do: it can't be used here"

@@ -73,19 +73,21 @@ def load_tower(model: str, *, projected: bool = False, subfolder: str = "") -> t
     return encoder, {names[id(one)] for name, one in tower.named_parameters() if name in missing and id(one) in names}
 
 
-def settle(model: str, tower: nn.Module, missing: set[str], features: Tensor) -> None:
-    """Freeze what the features do not need; raise InputError if the checkpoint lacks what they do need.
+def settle(model: str, tower: nn.Module, missing: set[str], run: Callable[[], Tensor]) -> Tensor:
+    """Return the features that `run` gives, and freeze what they do not need.
 
-    Of a model with a joint space, the other tower and the temperature are let go.
+    Of a model with a joint space, the other tower and the temperature are let go. Raises InputError if the checkpoint
+    lacks what the features need.
     """
+    features, unused = freeze_unused(tower, run)
     if features.ndim != 2:
         raise InputError(f"{model} gives features of shape {list(features.shape)}, not one vector for each item")
-    unused = freeze_unused(tower, features)
     lacking = missing - unused
     if lacking:
         raise InputError(f"the weights in {model} lack {_several(lacking)}")
     if is_joint(tower):
         _let_go(tower, unused)
+    return features
 
 
 def _let_go(module: nn.Module, unused: set[str]) -> None:

@@ -52,9 +52,7 @@ class SentenceTransformersText(Encoder):
         self.head = nn.Sequential(*(make_module(model, kind, path) for kind, path in modules[2:]))
         self.skipped = 0 if self.pooling.include_prompt or not self.prompt else _count(tokenizer, self.prompt)
         inputs = self.collate([self.prepare("a")])
-        features = self(inputs)
-        settle(model, self, {f"tower.{name}" for name in missing}, features)
-        self.width = features.shape[-1]
+        self.width = settle(model, self, {f"tower.{name}" for name in missing}, lambda: self(inputs)).shape[-1]
         self._depth = find_depth(self, lambda: self(inputs))
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:

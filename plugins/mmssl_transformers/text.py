@@ -46,13 +46,14 @@ class HuggingFaceText(Encoder):
         self.tokens = Tokens(model, tokenizer, part(self.tower, "text"), length)
         inputs = self.collate([self.prepare("a")])
         try:
-            features = self(inputs)
+            features = settle(model, self.tower, missing, lambda: self(inputs))
+        except InputError:
+            raise
         except (TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{model} does not turn tokens into a last_hidden_state ({textwrap.shorten(str(error), 200)}): "
                 "hf-text takes models of text alone, and joint ones with pooling: projected"
             ) from error
-        settle(model, self.tower, missing, features)
         self.width = features.shape[-1]
         self._depth = find_depth(self.tower, lambda: self(inputs))
 
