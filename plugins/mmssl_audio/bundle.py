@@ -20,7 +20,7 @@ from torchaudio.models import wav2vec2_model, wavlm_model
 
 from mmssl_audio.modality import Audio
 from mmssl_pretrained.depth import find_depth
-from mmssl_pretrained.tower import freeze_unused
+from mmssl_pretrained.tower import bake, freeze_unused
 from mmssl_pretrained.waves import Waves, by_length, least_samples
 from multimodal_ssl import Encoder, InputError, Inputs
 from multimodal_ssl.errors import nearest
@@ -84,6 +84,7 @@ class TorchaudioBundle(Encoder):
         self.width = parameters["encoder_embed_dim"]
         inputs = self.collate([torch.linspace(-1, 1, 2 * least)])
         freeze_unused(self.tower, lambda: self(inputs))
+        bake(self.tower)
         self._depth = find_depth(self.tower, lambda: self(inputs))
 
     def prepare(self, item: Audio, rng: np.random.Generator | None = None) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 
 def freeze_unused(tower: nn.Module, run: Callable[[], Tensor]) -> tuple[Tensor, set[str]]:
@@ -21,6 +23,19 @@ def freeze_unused(tower: nn.Module, run: Callable[[], Tensor]) -> tuple[Tensor, 
     for name in unused:
         named[name].requires_grad_(False)
     return features.detach(), unused
+
+
+def bake(tower: nn.Module) -> None:
+    """Replace weights that are computed of others at each step, as by weight norm, by what they are.
+
+    Torch does not pickle the former, and where processes are not forked an encoder is pickled for its workers.
+    """
+    for module in list(tower.modules()):
+        if is_parametrized(module):
+            weights: Any = module.parametrizations
+            for name in list(weights):
+                remove_parametrizations(module, name)
+            module._load_state_dict_pre_hooks.clear()  # weight norm's, for old checkpoints: a local function
 
 
 def hold_statistics(tower: nn.Module) -> None:

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoFeatureExtractor, ClapFeatureExtractor
 
 from mmssl_pretrained.depth import find_depth
-from mmssl_pretrained.tower import hold_statistics
+from mmssl_pretrained.tower import bake, hold_statistics
 from mmssl_pretrained.waves import Waves, by_length, least_samples
 from mmssl_transformers.clap import fuse
 from mmssl_transformers.joint import part, project, projects, within
@@ -89,6 +89,7 @@ class HuggingFaceAudio(Encoder):
                 "hf-audio takes models of sounds, and joint ones of sounds and texts"
             ) from error
         self._hears_padding = self._is_changed_by_padding(noise)
+        bake(self.tower)
         self.width = features.shape[-1]
         self._depth = find_depth(self.tower, lambda: self(inputs))
 

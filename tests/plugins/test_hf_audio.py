@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -245,6 +246,13 @@ def test_features_do_not_depend_on_the_padding(folders, name):
     encoder = encoder_of(folders(name))
     alone = torch.cat([features_of(encoder, [one]) for one in SOUNDS])
     torch.testing.assert_close(features_of(encoder, SOUNDS), alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_encoders_can_be_sent_to_workers(folders, name):
+    encoder = encoder_of(folders(name))
+    sent = pickle.loads(pickle.dumps(encoder))
+    assert torch.equal(features_of(sent, SOUNDS), features_of(encoder, SOUNDS))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -176,6 +177,13 @@ def test_encoders_conform(folders, name):
     encoder = encoder_of(folders(name))
     assert encoder.pooling == MODELS[name][4].split()[0]
     check_encoder(encoder, pictures())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_encoders_can_be_sent_to_workers(folders, name):
+    encoder = encoder_of(folders(name))
+    sent = pickle.loads(pickle.dumps(encoder))
+    assert torch.equal(features_of(sent, pictures()), features_of(encoder, pictures()))
 
 
 @pytest.mark.parametrize("name", MODELS)

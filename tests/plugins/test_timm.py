@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,11 @@ def test_rebuilt_encoders_take_the_state_that_was_saved(vit):
     assert not torch.equal(features_of(trained), features_of(again))
     again.load_state_dict(load(save(trained.state_dict())))
     assert torch.equal(features_of(trained), features_of(again))
+
+
+def test_encoders_can_be_sent_to_workers(folder):
+    encoder = encoder_of(folder)
+    assert torch.equal(features_of(pickle.loads(pickle.dumps(encoder))), features_of(encoder))
 
 
 def test_layers_come_in_the_order_of_depth(folder):

@@ -1,3 +1,4 @@
+import pickle
 import urllib.error
 
 import numpy as np
@@ -119,6 +120,11 @@ def test_rebuilt_encoders_take_the_state_that_was_saved(name, weights):
     assert not torch.equal(features_of(trained, SOUNDS), features_of(again, SOUNDS))
     again.load_state_dict(load(save(trained.state_dict())))
     assert torch.equal(features_of(trained, SOUNDS), features_of(again, SOUNDS))
+
+
+def test_encoders_can_be_sent_to_workers(name, weights):
+    encoder = encoder_of(name, weights)
+    assert torch.equal(features_of(pickle.loads(pickle.dumps(encoder)), SOUNDS), features_of(encoder, SOUNDS))
 
 
 def test_layers_come_in_the_order_of_depth(name, weights):
