@@ -55,8 +55,8 @@ class HuggingFaceAudio(Encoder):
         )
         tower, missing = load_tower(model, projected=pooling in (None, "projected"))
         joint = projects(tower, "audio") and pooling in (None, "projected")
-        self.tower: nn.Module = tower if joint else part(tower, "audio")
-        config = part(tower, "audio").config
+        self.tower: nn.Module = tower if joint else part(model, tower, "audio")
+        config = part(model, tower, "audio").config
         _calm(self.tower, config)
         window = _window(self.extractor)
         if window is None and seconds is None:

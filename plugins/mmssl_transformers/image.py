@@ -50,7 +50,7 @@ class HuggingFaceImage(Encoder):
         )
         tower, missing = load_tower(model, projected=pooling in (None, "projected"))
         joint = projects(tower, "image") and pooling in (None, "projected")
-        self.tower: nn.Module = tower if joint else part(tower, "image")
+        self.tower: nn.Module = tower if joint else part(model, tower, "image")
         self._size, self._late = _inspect(model, self.processor)
         inputs = self.collate([self.prepare(PICTURES[0])])
         self.pooling: Pooling = "projected"

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from multimodal_ssl import InputError
+
 Kind = Literal["image", "text", "audio"]
 
 PARTS = {"image": "vision_model", "text": "text_model", "audio": "audio_model"}
@@ -32,9 +34,14 @@ def project(model: Any, kind: Kind, inputs: Mapping[str, Tensor]) -> Tensor:
     return projected
 
 
-def part(model: Any, kind: Kind) -> Any:
-    """Return what a model has for this kind of item before any projection."""
-    return model.get_submodule(PARTS[kind]) if is_joint(model) else model
+def part(name: str, model: Any, kind: Kind) -> Any:
+    """Return what a model, of this name, has for this kind of item before any projection."""
+    if not is_joint(model):
+        return model
+    parts = dict(model.named_children())
+    if PARTS[kind] not in parts:
+        raise InputError(f"{name} has no {PARTS[kind]}, but {', '.join(parts)}: set pooling to projected")
+    return parts[PARTS[kind]]
 
 
 def within(missing: set[str], model: Any, kind: Kind) -> set[str]:

