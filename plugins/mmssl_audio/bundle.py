@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torchaudio import pipelines
 from torchaudio.models import wav2vec2_model, wavlm_model
 
 from mmssl_audio.modality import Audio
-from mmssl_pretrained.depth import find_depth
+from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_pretrained.tower import bake, freeze_unused
 from mmssl_pretrained.waves import Waves, by_length, least_samples
 from multimodal_ssl import Encoder, InputError, Inputs
@@ -85,7 +86,6 @@ class TorchaudioBundle(Encoder):
         inputs = self.collate([torch.linspace(-1, 1, 2 * least)])
         freeze_unused(self.tower, lambda: self(inputs))
         bake(self.tower)
-        self._depth = find_depth(self.tower, lambda: self(inputs))
 
     def prepare(self, item: Audio, rng: np.random.Generator | None = None) -> Tensor:
         """Return the sound in mono [T] at the bundle's rate, of mean 0 and variance 1 if the bundle asks for that."""
@@ -111,6 +111,10 @@ class TorchaudioBundle(Encoder):
         """Return the last layer's output [B, T, F] and how many of its frames are real [B]."""
         hidden, frames = self.tower.extract_features(waves, lengths)
         return hidden[-1], frames
+
+    @cached_property
+    def _depth(self) -> Depth:
+        return find_depth(self.tower, self, self.collate([torch.linspace(-1, 1, 2 * self.waves.least)]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor, resized_crop
 
 from mmssl_open_clip.loading import load_model
 from mmssl_pretrained.crop import random_box
-from mmssl_pretrained.depth import find_depth
+from mmssl_pretrained.depth import Depth, find_depth
 from multimodal_ssl import Encoder, Inputs
 
 
@@ -43,8 +44,6 @@ class OpenClipImage(Encoder):
         self.normalise = Normalize(normalise.mean, normalise.std, inplace=True)
         self.resize = Compose(resize)
         self.crop, self.to_rgb, *_ = image_transform_v2(preprocessing, is_train=True).transforms
-        inputs = self.collate([self.prepare(Image.new("RGB", (64, 64), "grey"))])
-        self._depth = find_depth(self.tower, lambda: self(inputs))
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn an image into pixels [3, H, W] (uint8); with an rng as open_clip does it in training, a random crop.
@@ -60,6 +59,10 @@ class OpenClipImage(Encoder):
         pixels = self.normalise(inputs.float().div_(255))
         features: Tensor | tuple[Tensor, Tensor] = self.tower(pixels)
         return features[0] if isinstance(features, tuple) else features  # CoCa's tower gives its tokens as well
+
+    @cached_property
+    def _depth(self) -> Depth:
+        return find_depth(self.tower, self, self.collate([self.prepare(Image.new("RGB", (64, 64), "grey"))]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)

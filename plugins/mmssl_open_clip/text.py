@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from mmssl_open_clip.loading import load_model
 from mmssl_open_clip.tokens import Tokens
-from mmssl_pretrained.depth import find_depth
+from mmssl_pretrained.depth import Depth, find_depth
 from multimodal_ssl import Encoder, InputError, Inputs
 
 
@@ -47,8 +48,6 @@ class OpenClipText(Encoder):
             tower.text_decoder = None
         self.width = open_clip.get_model_config(name)["embed_dim"]
         self.tower = tower
-        inputs = self.collate([self.prepare("a")])
-        self._depth = find_depth(self.tower, lambda: self(inputs))
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn a text into token ids [T], T being the same for all texts, and whether it was cut."""
@@ -61,6 +60,10 @@ class OpenClipText(Encoder):
     def forward(self, inputs: Inputs) -> Tensor:
         features: Tensor = self.tower.encode_text(inputs["tokens"], normalize=False)
         return features
+
+    @cached_property
+    def _depth(self) -> Depth:
+        return find_depth(self.tower, self, self.collate([self.prepare("a")]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from multimodal_ssl import Inputs
+
 SHARE = 0.9  # of the parameters of all blocks: one of them has less
 
 
@@ -33,26 +35,32 @@ class Depth(NamedTuple):
         return *lower, nn.ModuleList([last, *behind, nn.ParameterList(alone)])
 
 
-def find_depth(tower: nn.Module, run: Callable[[], Tensor]) -> Depth:
-    """Return the depth of a tower of which `run` gives features.
+def find_depth(tower: nn.Module, forward: Callable[[Inputs], Tensor], inputs: Inputs) -> Depth:
+    """Return the depth of a tower with which `forward` gives features of inputs, by two runs.
 
     The blocks are those siblings of one type that hold the most parameters. Their order is the one in which they run.
     With all their outputs cut off, gradients still reach only what follows the last.
     """
-    training = tower.training
+    device = next(tower.parameters()).device
+    inputs = inputs.to(device) if isinstance(inputs, Tensor) else {name: one.to(device) for name, one in inputs.items()}
+    frozen = [one for one in tower.parameters() if not one.requires_grad]
+    modes = {module: module.training for module in tower.modules()}
     try:
-        tower.eval()
+        tower.eval().requires_grad_(True)
         with torch.no_grad():
-            _, ran = _watch(tower, run, [name for name, _ in tower.named_modules() if name], _keep)
+            _, ran = _watch(tower, lambda: forward(inputs), [name for name, _ in tower.named_modules() if name], _keep)
         with torch.enable_grad():
-            features, blocks = _watch(tower, run, _siblings(tower, set(ran)), _detach)
+            features, blocks = _watch(tower, lambda: forward(inputs), _siblings(tower, set(ran)), _detach)
             inside = {id(one) for name in blocks for one in tower.get_submodule(name).parameters()}
-            others = [one for one in tower.parameters() if one.requires_grad and id(one) not in inside]
+            others = [one for one in tower.parameters() if id(one) not in inside]
             if not (blocks and others and features.requires_grad):
                 return Depth(blocks)
             gradients = torch.autograd.grad(features.sum(), others, allow_unused=True)
     finally:
-        tower.train(training)
+        for one in frozen:
+            one.requires_grad_(False)
+        for module, mode in modes.items():
+            module.training = mode
     after = {id(one) for one, gradient in zip(others, gradients, strict=True) if gradient is not None}
     return Depth(blocks, tuple(_names(tower, after, "")))
 

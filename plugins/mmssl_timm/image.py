@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from torchvision.transforms import Normalize
 from torchvision.transforms.functional import pil_to_tensor, resized_crop
 
 from mmssl_pretrained.crop import random_box
-from mmssl_pretrained.depth import find_depth
+from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_pretrained.tower import freeze_unused, hold_statistics
 from mmssl_timm.loading import load_model
 from multimodal_ssl import Encoder, InputError, Inputs
+
+GREY = Image.new("RGB", (64, 64), "grey")  # to try a model on
 
 
 class TimmImage(Encoder):
@@ -43,12 +46,11 @@ class TimmImage(Encoder):
         self.interpolation = str_to_interp_mode(config["interpolation"])
         self.transform = create_transform(**config, normalize=False)
         self.normalise = Normalize(config["mean"], config["std"], inplace=True)
-        inputs = self.collate([self.prepare(Image.new("RGB", (64, 64), "grey"))])
+        inputs = self.collate([self.prepare(GREY)])
         features, _ = freeze_unused(self.tower, lambda: self(inputs))
         if features.ndim != 2:
             raise InputError(f"{model} gives features of shape {list(features.shape)}, not one vector for each image")
         self.width = features.shape[-1]
-        self._depth = find_depth(self.tower, lambda: self(inputs))
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn an image into pixels [C, H, W] (uint8); with an rng, those of a random crop.
@@ -68,6 +70,10 @@ class TimmImage(Encoder):
         super().train(mode)
         hold_statistics(self)
         return self
+
+    @cached_property
+    def _depth(self) -> Depth:
+        return find_depth(self.tower, self, self.collate([self.prepare(GREY)]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoFeatureExtractor, ClapFeatureExtractor
 
-from mmssl_pretrained.depth import find_depth
+from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_pretrained.tower import bake, hold_statistics
 from mmssl_pretrained.waves import Waves, by_length, least_samples
 from mmssl_transformers.clap import fuse
@@ -71,8 +72,7 @@ class HuggingFaceAudio(Encoder):
             rate=rate, seconds=seconds, least=_least(config, rate), window=None if self._fuses else window
         )
         self._hears_padding = False
-        noise = np.random.default_rng(0).standard_normal(rate).astype(np.float32) / 10
-        inputs = self.collate([self._extract(noise, None)])
+        inputs = self.collate([self._extract(_noise(rate), None)])
         self.pooling: Pooling = "projected"
         try:
             if not joint:
@@ -88,10 +88,9 @@ class HuggingFaceAudio(Encoder):
                 f"{model} does not turn sounds into features ({textwrap.shorten(str(error), 200)}): "
                 "hf-audio takes models of sounds, and joint ones of sounds and texts"
             ) from error
-        self._hears_padding = self._is_changed_by_padding(noise)
+        self._hears_padding = self._is_changed_by_padding(_noise(rate))
         bake(self.tower)
         self.width = features.shape[-1]
-        self._depth = find_depth(self.tower, lambda: self(inputs))
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn a sound into what the model's feature extractor makes of it in mono; with an rng, of a random part."""
@@ -153,8 +152,17 @@ class HuggingFaceAudio(Encoder):
         hold_statistics(self)
         return self
 
+    @cached_property
+    def _depth(self) -> Depth:
+        return find_depth(self.tower, self, self.collate([self._extract(_noise(self.waves.rate), None)]))
+
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)
+
+
+def _noise(samples: int) -> np.ndarray:
+    """Return white noise, to try a model on."""
+    return np.random.default_rng(0).standard_normal(samples).astype(np.float32) / 10
 
 
 def _window(extractor: Any) -> float | None:

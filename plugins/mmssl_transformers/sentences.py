@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as Normalizers
 from torch import Tensor, nn
 
-from mmssl_pretrained.depth import find_depth
+from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_transformers.folder import read_config
 from mmssl_transformers.loading import load_tower, settle
 from mmssl_transformers.sentence_modules import TokenPooling, make_module
@@ -53,7 +54,6 @@ class SentenceTransformersText(Encoder):
         self.skipped = 0 if self.pooling.include_prompt or not self.prompt else _count(tokenizer, self.prompt)
         inputs = self.collate([self.prepare("a")])
         self.width = settle(model, self, {f"tower.{name}" for name in missing}, lambda: self(inputs)).shape[-1]
-        self._depth = find_depth(self, lambda: self(inputs))
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn a text into the tokenizer's ids, mask and so on, each [T], and whether it was cut."""
@@ -74,6 +74,10 @@ class SentenceTransformersText(Encoder):
         ).last_hidden_state
         features: Tensor = self.head(self.pooling(hidden, inputs["attention_mask"], self.skipped))
         return features
+
+    @cached_property
+    def _depth(self) -> Depth:
+        return find_depth(self, self, self.collate([self.prepare("a")]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmssl_pretrained.depth import find_depth
+from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_transformers.joint import part, project, projects
 from mmssl_transformers.loading import load_tower, settle
 from mmssl_transformers.tokens import Tokens, load_tokenizer
@@ -55,7 +56,6 @@ class HuggingFaceText(Encoder):
                 "hf-text takes models of text alone, and joint ones with pooling: projected"
             ) from error
         self.width = features.shape[-1]
-        self._depth = find_depth(self.tower, lambda: self(inputs))
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn a text into the tokenizer's ids, mask and so on, each [T], and whether it was cut."""
@@ -72,6 +72,10 @@ class HuggingFaceText(Encoder):
         if self.pooling == "projected":
             return project(self.tower, "text", given)
         return pool(self.tower(**given).last_hidden_state, inputs["attention_mask"], self.pooling)
+
+    @cached_property
+    def _depth(self) -> Depth:
+        return find_depth(self.tower, self, self.collate([self.prepare("a")]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)

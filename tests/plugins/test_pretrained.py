@@ -53,17 +53,26 @@ class Tower(nn.Module):
 
 def test_blocks_are_found_in_the_order_in_which_they_run():
     tower = Tower()
-    depth = find_depth(tower, lambda: tower(tower.stem(torch.rand(1, 4))))
+    depth = find_depth(tower, lambda x: tower(tower.stem(x)), torch.rand(1, 4))
     assert depth == Depth(("blocks.2", "blocks.0", "blocks.1"), ("head", "scale"))
     first, second, last = depth.layers(tower)
     assert (first, second) == (tower.blocks[2], tower.blocks[0])
     assert list(last.parameters()) == [*tower.blocks[1].parameters(), *tower.head.parameters(), tower.scale]
 
 
+def test_a_frozen_tower_has_the_same_depth():
+    tower = Tower().requires_grad_(False)
+    with torch.no_grad():
+        assert find_depth(tower, tower, torch.rand(1, 4)).after == ("head", "scale")
+
+
 def test_watching_a_tower_leaves_it_as_it_was():
     tower = Tower()
-    find_depth(tower, lambda: tower(torch.rand(1, 4)))
+    tower.stem.eval().requires_grad_(False)
+    find_depth(tower, tower, torch.rand(1, 4))
     assert tower.training
+    assert not tower.stem.training
+    assert [name for name, one in tower.named_parameters() if not one.requires_grad] == ["stem.weight", "stem.bias"]
     x = torch.rand(1, 4, requires_grad=True)
     tower(x).sum().backward()
     assert x.grad is not None
@@ -71,7 +80,7 @@ def test_watching_a_tower_leaves_it_as_it_was():
 
 def test_a_tower_without_blocks_has_no_depth():
     tower = nn.Sequential(nn.Linear(4, 100), nn.LayerNorm(100))
-    depth = find_depth(tower, lambda: tower(torch.rand(1, 4)))
+    depth = find_depth(tower, tower, torch.rand(1, 4))
     assert depth == Depth()
     assert depth.layers(tower) == ()
 
@@ -79,14 +88,14 @@ def test_a_tower_without_blocks_has_no_depth():
 def test_modules_that_are_never_run_are_no_blocks():
     tower = nn.Sequential(nn.MultiheadAttention(4, 1), nn.Linear(4, 4), nn.Linear(4, 4))
     tower[0].extra = nn.ModuleList(nn.Linear(100, 100) for _ in range(3))
-    depth = find_depth(tower, lambda: tower[2](tower[1](torch.rand(1, 4))))
+    depth = find_depth(tower, lambda x: tower[2](tower[1](x)), torch.rand(1, 4))
     assert depth.blocks == ("1", "2")
 
 
 def test_what_is_named_twice_is_counted_once():
     shared = nn.Linear(4, 4)
     tower = nn.Sequential(shared, shared, nn.Linear(4, 4))
-    depth = find_depth(tower, lambda: tower(torch.rand(1, 4)))
+    depth = find_depth(tower, tower, torch.rand(1, 4))
     assert len(depth.blocks) == 2
 
 
