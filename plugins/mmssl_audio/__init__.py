@@ -1,8 +1,8 @@
-"""Sound: the modality, and encoders of log-mel spectrograms."""
+"""Sound: the modality, encoders of log-mel spectrograms, and the pretrained models of torchaudio."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
@@ -61,6 +61,28 @@ def spectrogram_transformer(
     )  # fmt: skip
 
 
+def torchaudio_bundle(
+    *,
+    model: str,
+    weights: str | None = None,
+    config: dict[str, Any] | None = None,
+    layer: int | None = None,
+    seconds: float = 10.0,
+) -> Encoder:
+    """A pretrained wav2vec 2.0, HuBERT or WavLM of torchaudio, at the rate that it was trained on.
+
+    Args:
+        model: a bundle of torchaudio.pipelines, such as WAV2VEC2_BASE, HUBERT_LARGE or WAVLM_BASE_PLUS.
+        weights: the path of a state dict of the model; None takes the bundle's from torch's cache or the network.
+        config: other sizes than the bundle's, by the names of torchaudio.models.wav2vec2_model; it needs weights.
+        layer: the features are those after so many layers; None is after all.
+        seconds: longer sounds are cropped to their middle or, to augment, to any part.
+    """
+    from mmssl_audio.bundle import TorchaudioBundle
+
+    return TorchaudioBundle(model=model, weights=weights, config=config, layer=layer, seconds=seconds)
+
+
 @hookimpl
 def register_modalities(register: Register) -> None:
     register("audio", audio)
@@ -70,3 +92,4 @@ def register_modalities(register: Register) -> None:
 def register_encoders(register: Register) -> None:
     register("log-mel-conv", log_mel_conv)
     register("spectrogram-transformer", spectrogram_transformer)
+    register("torchaudio-bundle", torchaudio_bundle)

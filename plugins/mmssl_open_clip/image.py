@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import open_clip
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import Compose, Normalize, RandomResizedCrop
+from torchvision.transforms import Compose, Normalize
 from torchvision.transforms.functional import pil_to_tensor, resized_crop
 
 from mmssl_open_clip.loading import load_model
+from mmssl_pretrained.crop import random_box
+from mmssl_pretrained.depth import Depth, find_depth
 from multimodal_ssl import Encoder, Inputs
 
 
@@ -47,31 +50,19 @@ class OpenClipImage(Encoder):
 
         `forward` normalises them, a batch at once: what a worker hands over is a quarter of the floats.
         """
-        image = self.resize(item) if rng is None else self.to_rgb(random_crop(item, self.crop, rng))
-        return pil_to_tensor(image)
+        if rng is None:
+            return pil_to_tensor(self.resize(item))
+        box = random_box(item.size, rng, scale=self.crop.scale, ratio=self.crop.ratio)
+        return pil_to_tensor(self.to_rgb(resized_crop(item, *box, self.crop.size, self.crop.interpolation)))
 
     def forward(self, inputs: Inputs) -> Tensor:
         pixels = self.normalise(inputs.float().div_(255))
         features: Tensor | tuple[Tensor, Tensor] = self.tower(pixels)
         return features[0] if isinstance(features, tuple) else features  # CoCa's tower gives its tokens as well
 
+    @cached_property
+    def _depth(self) -> Depth:
+        return find_depth(self.tower, self, self.collate([self.prepare(Image.new("RGB", (64, 64), "grey"))]))
 
-def random_crop(image: Image.Image, crop: RandomResizedCrop, rng: np.random.Generator) -> Image.Image:
-    """Do what torchvision's RandomResizedCrop does, its numbers drawn from rng and not from torch's global state.
-
-    With open_clip's settings (90 to 100 % of the area, ratios to 4:3) pictures of 3:2 or wider give one fixed crop.
-    """
-    width, height = image.size
-    low, high = math.log(crop.ratio[0]), math.log(crop.ratio[1])
-    for _ in range(10):
-        area, ratio = rng.uniform(*crop.scale) * width * height, math.exp(rng.uniform(low, high))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-            break
-    else:  # too narrow for such a crop: the middle, as wide or as high as the ratios allow
-        w = min(width, round(height * crop.ratio[1]))
-        h = min(height, round(width / crop.ratio[0]))
-        top, left = (height - h) // 2, (width - w) // 2
-    cropped: Image.Image = resized_crop(image, top, left, h, w, crop.size, crop.interpolation)
-    return cropped
+    def by_depth(self) -> Sequence[nn.Module]:
+        return self._depth.layers(self.tower)

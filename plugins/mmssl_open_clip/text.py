@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import open_clip
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmssl_open_clip.loading import load_model
 from mmssl_open_clip.tokens import Tokens
+from mmssl_pretrained.depth import Depth, find_depth
 from multimodal_ssl import Encoder, InputError, Inputs
 
 
@@ -58,3 +60,10 @@ class OpenClipText(Encoder):
     def forward(self, inputs: Inputs) -> Tensor:
         features: Tensor = self.tower.encode_text(inputs["tokens"], normalize=False)
         return features
+
+    @cached_property
+    def _depth(self) -> Depth:
+        return find_depth(self.tower, self, self.collate([self.prepare("a")]))
+
+    def by_depth(self) -> Sequence[nn.Module]:
+        return self._depth.layers(self.tower)

@@ -1,8 +1,8 @@
-"""Texts: the modality, a transformer with its own vocabulary and Hugging Face models."""
+"""Texts: the modality and a transformer with its own vocabulary."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from multimodal_ssl import hookimpl
 
@@ -27,13 +27,6 @@ def small_text(
     return TextTransformer(width=width, depth=depth, heads=heads, vocabulary=vocabulary, length=length, drop=drop)
 
 
-def hf_text(*, model: str, pooling: Literal["mean", "cls", "last"] = "mean", length: int | None = None) -> Encoder:
-    """Any transformers AutoModel by hub name or local folder; length: at most so many tokens."""
-    from mmssl_text.hugging_face import HuggingFaceText
-
-    return HuggingFaceText(model=model, pooling=pooling, length=length)
-
-
 @hookimpl
 def register_modalities(register: Register) -> None:
     register("text", text)
@@ -42,4 +35,3 @@ def register_modalities(register: Register) -> None:
 @hookimpl
 def register_encoders(register: Register) -> None:
     register("small-text", small_text)
-    register("hf-text", hf_text)

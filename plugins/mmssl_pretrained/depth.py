@@ -1,0 +1,129 @@
+"""The layers of a tower in the order of depth, found by watching it and not by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_ssl import Inputs
+
+SHARE = 0.9  # of the parameters of all blocks: one of them has less
+
+
+class Depth(NamedTuple):
+    """Which parts of a tower are its blocks, in their order, and which come after the last.
+
+    Attributes:
+        blocks: names of modules, such as the blocks of a transformer or the stages of a ResNet.
+        after: names of modules, and of parameters that belong to none of them, that follow the last block.
+    """
+
+    blocks: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+    def layers(self, tower: nn.Module) -> tuple[nn.Module, ...]:
+        """Return the blocks, the last one joined with what follows it; see ``Encoder.by_depth``."""
+        if not self.blocks:
+            return ()
+        *lower, last = (tower.get_submodule(name) for name in self.blocks)
+        modules = dict(tower.named_modules())
+        behind: list[nn.Module] = [modules[name] for name in self.after if name in modules]
+        alone = [tower.get_parameter(name) for name in self.after if name not in modules]
+        return *lower, nn.ModuleList([last, *behind, nn.ParameterList(alone)])
+
+
+def find_depth(tower: nn.Module, forward: Callable[[Inputs], Tensor], inputs: Inputs) -> Depth:
+    """Return the depth of a tower with which `forward` gives features of inputs, by two runs.
+
+    The blocks are those siblings of one type that hold the most parameters. Their order is the one in which they run.
+    With all their outputs cut off, gradients still reach only what follows the last.
+    """
+    device = next(tower.parameters()).device
+    inputs = inputs.to(device) if isinstance(inputs, Tensor) else {name: one.to(device) for name, one in inputs.items()}
+    frozen = [one for one in tower.parameters() if not one.requires_grad]
+    modes = {module: module.training for module in tower.modules()}
+    try:
+        tower.eval().requires_grad_(True)
+        with torch.no_grad():
+            _, ran = _watch(tower, lambda: forward(inputs), [name for name, _ in tower.named_modules() if name], _keep)
+        with torch.enable_grad():
+            features, blocks = _watch(tower, lambda: forward(inputs), _siblings(tower, set(ran)), _detach)
+            inside = {id(one) for name in blocks for one in tower.get_submodule(name).parameters()}
+            others = [one for one in tower.parameters() if id(one) not in inside]
+            if not (blocks and others and features.requires_grad):
+                return Depth(blocks)
+            gradients = torch.autograd.grad(features.sum(), others, allow_unused=True)
+    finally:
+        for one in frozen:
+            one.requires_grad_(False)
+        for module, mode in modes.items():
+            module.training = mode
+    after = {id(one) for one, gradient in zip(others, gradients, strict=True) if gradient is not None}
+    return Depth(blocks, tuple(_names(tower, after, "")))
+
+
+def _watch(
+    tower: nn.Module, run: Callable[[], Tensor], names: Iterable[str], change: Callable[[Any], Any]
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Return what `run` gives while the outputs of these modules are changed, and their names in the order they ran."""
+    ran: dict[str, None] = {}
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def after(_: nn.Module, __: Any, output: Any) -> Any:
+            ran[name] = None
+            return change(output)
+
+        return after
+
+    handles = [tower.get_submodule(name).register_forward_hook(hook(name)) for name in names]
+    try:
+        return run(), tuple(ran)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _siblings(tower: nn.Module, ran: set[str]) -> list[str]:
+    """Return the names of those children of one module, and of one type, that together hold the most parameters.
+
+    Where one of them holds nearly all, as beside a stem, they are no blocks.
+    """
+    best: list[str] = []
+    most = 0
+    for parent, module in tower.named_modules():
+        kinds: dict[type, list[str]] = {}
+        for child, one in module.named_children():
+            name = f"{parent}.{child}" if parent else child
+            if name in ran:
+                kinds.setdefault(type(one), []).append(name)
+        for names in kinds.values():
+            sizes = [sum(one.numel() for one in tower.get_submodule(name).parameters()) for name in names]
+            if sum(sizes) > most and max(sizes) < SHARE * sum(sizes):
+                best, most = names, sum(sizes)
+    return best
+
+
+def _keep(output: Any) -> Any:
+    return output
+
+
+def _detach(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.detach()
+    return type(output)(_detach(one) for one in output) if type(output) in (tuple, list) else output
+
+
+def _names(module: nn.Module, wanted: set[int], prefix: str) -> Iterator[str]:
+    """Yield the names of the largest modules of which all parameters are wanted, and of wanted parameters beside."""
+    for name, child in module.named_children():
+        ids = {id(one) for one in child.parameters()}
+        if ids and ids <= wanted:
+            yield f"{prefix}{name}"
+        elif ids & wanted:
+            yield from _names(child, wanted, f"{prefix}{name}.")
+    for name, parameter in module.named_parameters(recurse=False):
+        if id(parameter) in wanted:
+            yield f"{prefix}{name}"

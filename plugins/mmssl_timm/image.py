@@ -1,0 +1,79 @@
+"""Any model of timm, with its own preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from timm.data.transforms import str_to_interp_mode
+from torch import Tensor, nn
+from torchvision.transforms import Normalize
+from torchvision.transforms.functional import pil_to_tensor, resized_crop
+
+from mmssl_pretrained.crop import random_box
+from mmssl_pretrained.depth import Depth, find_depth
+from mmssl_pretrained.tower import freeze_unused, hold_statistics
+from mmssl_timm.loading import load_model
+from multimodal_ssl import Encoder, InputError, Inputs
+
+GREY = Image.new("RGB", (64, 64), "grey")  # to try a model on
+
+
+class TimmImage(Encoder):
+    """The features before the classifier of a model of timm, in float32 and before normalisation.
+
+    A run keeps the trained weights, not the architecture and the preprocessing: to load it, what ``model`` and
+    ``pretrained`` name must still be there (a file, a folder, or the hub's cache on this machine). BatchNorm keeps the
+    statistics of pretraining.
+
+    Args:
+        model: a name of timm, ``hf-hub:owner/name`` or ``local-dir:folder``; the last two name their weights too.
+        pretrained: whether to begin with the model's weights, or the path of a checkpoint to begin with.
+    """
+
+    modality = "image"
+
+    def __init__(self, *, model: str, pretrained: bool | str) -> None:
+        super().__init__()
+        self.tower = load_model(model, pretrained)
+        config = resolve_model_data_config(self.tower)
+        channels, *self.size = config["input_size"]
+        self.mode = "L" if channels == 1 else "RGB"
+        self.interpolation = str_to_interp_mode(config["interpolation"])
+        self.transform = create_transform(**config, normalize=False)
+        self.normalise = Normalize(config["mean"], config["std"], inplace=True)
+        inputs = self.collate([self.prepare(GREY)])
+        features, _ = freeze_unused(self.tower, lambda: self(inputs))
+        if features.ndim != 2:
+            raise InputError(f"{model} gives features of shape {list(features.shape)}, not one vector for each image")
+        self.width = features.shape[-1]
+
+    def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
+        """Turn an image into pixels [C, H, W] (uint8); with an rng, those of a random crop.
+
+        `forward` normalises them, a batch at once: what a worker hands over is a quarter of the floats.
+        """
+        image = item.convert(self.mode)
+        if rng is None:
+            return self.transform(image)
+        return pil_to_tensor(resized_crop(image, *random_box(image.size, rng), self.size, self.interpolation))
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        features: Tensor = self.tower(self.normalise(inputs.float().div_(255)))
+        return features
+
+    def train(self, mode: bool = True) -> TimmImage:
+        super().train(mode)
+        hold_statistics(self)
+        return self
+
+    @cached_property
+    def _depth(self) -> Depth:
+        return find_depth(self.tower, self, self.collate([self.prepare(GREY)]))
+
+    def by_depth(self) -> Sequence[nn.Module]:
+        return self._depth.layers(self.tower)

@@ -1,0 +1,79 @@
+"""Loads models of timm by name, checkpoint, folder or hub name; whole or not at all."""
+
+from __future__ import annotations
+
+import pickle
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors import SafetensorError
+from timm.models import load_state_dict
+from torch import nn
+
+from multimodal_ssl import InputError
+from multimodal_ssl.errors import nearest
+
+# What timm raises of a hub that can't be reached, a damaged file, another architecture's weights, a wrong config.
+_UNLOADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AssertionError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+
+
+def load_model(model: str, pretrained: bool | str) -> nn.Module:
+    """Return a model in eval mode without its classifier; raise InputError where it can't be had.
+
+    It is loaded with the classifier first: without one, timm takes checkpoints that lack weights.
+    """
+    if model.startswith(("hf-hub:", "local-dir:")):
+        if isinstance(pretrained, str):
+            raise InputError(f"{model!r} names its own weights: leave out pretrained={pretrained!r}")
+    else:
+        _check_name(model)
+    if isinstance(pretrained, str) and not Path(pretrained).is_file():
+        raise InputError(f"pretrained={pretrained!r} is no file: give the path of a checkpoint, true or false")
+    try:
+        loaded: Any = (
+            _from_checkpoint(model, pretrained)
+            if isinstance(pretrained, str)
+            else timm.create_model(model, pretrained=pretrained)
+        )
+    except _UNLOADABLE as error:
+        what = f"{pretrained} for {model}" if isinstance(pretrained, str) else model
+        raise InputError(
+            f"timm can't load {what} ({textwrap.shorten(str(error), 300)}); without the model hub, give the path of a "
+            "checkpoint of this architecture as `pretrained`, or a folder as `model: local-dir:folder`"
+        ) from error
+    loaded.reset_classifier(0)
+    module: nn.Module = loaded.eval()
+    return module
+
+
+def _check_name(model: str) -> None:
+    """Raise InputError if timm has no such architecture, or no such weights of it."""
+    name, _, tag = model.partition(".")
+    if not timm.is_model(name):
+        raise InputError(
+            f"timm has no model {model!r}: {nearest(name, timm.list_models())} (or local-dir:folder, hf-hub:owner/name)"
+        )
+    if tag and not timm.is_model_pretrained(model):
+        raise InputError(f"timm has no weights {tag!r} of {name}: {nearest(model, timm.list_pretrained(f'{name}.*'))}")
+
+
+def _from_checkpoint(model: str, path: str) -> nn.Module:
+    """Return a model with the weights of a file, strictly all of them, whatever classes its classifier has."""
+    state = load_state_dict(path, weights_only=True)
+    classifiers = timm.get_pretrained_cfg(model).classifier or ()
+    names = [classifiers] if isinstance(classifiers, str) else list(classifiers)
+    classes = next((len(state[f"{name}.weight"]) for name in names if f"{name}.weight" in state), 0)
+    overlay = {"state_dict": state, "num_classes": classes, "label_offset": 0}
+    return timm.create_model(model, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay)

@@ -1,0 +1,102 @@
+"""Models of sentence-transformers, read from their folder: a transformer and what follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as Normalizers
+from torch import Tensor, nn
+
+from mmssl_pretrained.depth import Depth, find_depth
+from mmssl_transformers.folder import read_config
+from mmssl_transformers.loading import load_tower, settle
+from mmssl_transformers.sentence_modules import TokenPooling, make_module
+from mmssl_transformers.tokens import Tokens, load_tokenizer
+from multimodal_ssl import Encoder, InputError, Inputs
+from multimodal_ssl.errors import nearest
+
+
+class SentenceTransformersText(Encoder):
+    """The embedding of a model of sentence-transformers (Reimers and Gurevych 2019), in float32, with all its modules.
+
+    A run keeps the trained weights, not the configs and the tokenizer: to load it, what ``model`` names must still be
+    there (a folder, or the hub's cache on this machine).
+
+    Args:
+        model: a name on the hub or a local folder with a modules.json: Transformer, Pooling, Dense, Normalize.
+        prompt: the name of one of the model's prompts, put before each text; None is its default, if it has one.
+        length: texts are cut after so many tokens, the prompt's included; None is what the model's config says.
+    """
+
+    modality = "text"
+
+    def __init__(self, *, model: str, prompt: str | None, length: int | None) -> None:
+        super().__init__()
+        modules = [(one["type"].rpartition(".")[2], one["path"]) for one in read_config(model, "modules.json")]
+        if [kind for kind, _ in modules[:2]] != ["Transformer", "Pooling"]:
+            raise InputError(f"{model} begins with {modules[:2]}: expected a Transformer and its Pooling")
+        place = modules[0][1]
+        settings = read_config(model, "sentence_bert_config.json", place, optional=True)
+        self.prompt = _prompt(model, prompt)
+        tokenizer = load_tokenizer(model, place)
+        if settings.get("do_lower_case"):
+            own = tokenizer.backend_tokenizer.normalizer
+            tokenizer.backend_tokenizer.normalizer = Normalizers([Lowercase(), *([own] if own is not None else [])])
+        tokenizer.model_max_length = settings.get("max_seq_length") or tokenizer.model_max_length
+        self.tower, missing = load_tower(model, subfolder=place)
+        self.tokens = Tokens(model, tokenizer, self.tower, length)
+        self.pooling = TokenPooling(model, read_config(model, "config.json", modules[1][1]))
+        self.head = nn.Sequential(*(make_module(model, kind, path) for kind, path in modules[2:]))
+        self.skipped = 0 if self.pooling.include_prompt or not self.prompt else _count(tokenizer, self.prompt)
+        inputs = self.collate([self.prepare("a")])
+        self.width = settle(model, self, {f"tower.{name}" for name in missing}, lambda: self(inputs)).shape[-1]
+
+    def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
+        """Turn a text into the tokenizer's ids, mask and so on, each [T], and whether it was cut."""
+        prepared = self.tokens(self.prompt + item)
+        if len(prepared["input_ids"]) <= self.skipped:
+            raise ValueError(f"the tokenizer finds no token behind the prompt in {item!r:.80}")
+        return prepared
+
+    def collate(self, prepared: Sequence[Inputs]) -> Inputs:
+        return self.tokens.collate(prepared)
+
+    def tally(self, inputs: Inputs) -> Mapping[str, int]:
+        return {"truncated": int(inputs["truncated"].sum())}
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        hidden = self.tower(
+            **{name: values for name, values in inputs.items() if name != "truncated"}
+        ).last_hidden_state
+        features: Tensor = self.head(self.pooling(hidden, inputs["attention_mask"], self.skipped))
+        return features
+
+    @cached_property
+    def _depth(self) -> Depth:
+        return find_depth(self, self, self.collate([self.prepare("a")]))
+
+    def by_depth(self) -> Sequence[nn.Module]:
+        return self._depth.layers(self)
+
+
+def _prompt(model: str, name: str | None) -> str:
+    """Return the prompt of this name, or the default one; raise InputError if there is none of this name."""
+    config = read_config(model, "config_sentence_transformers.json", optional=True)
+    prompts = {key: text or "" for key, text in (config.get("prompts") or {}).items()}
+    name = config.get("default_prompt_name") if name is None else name
+    if name is None:
+        return ""
+    if name not in prompts:
+        raise InputError(f"{model} has no prompt {name!r}: {nearest(name, prompts)}")
+    prompt: str = prompts[name]
+    return prompt
+
+
+def _count(tokenizer: Any, prompt: str) -> int:
+    """Return how many tokens a prompt puts before those of a text: what ends a text is none of them."""
+    ids = tokenizer(prompt)["input_ids"]
+    return len(ids) - (ids[-1] in tokenizer.all_special_ids)

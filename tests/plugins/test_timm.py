@@ -1,0 +1,210 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load, load_file, save, save_file
+
+import mmssl_timm
+from mmssl_timm.image import TimmImage
+from multimodal_ssl import Catalog, InputError
+from multimodal_ssl.testing import check_encoder
+
+CATALOG = Catalog.of(timm=mmssl_timm)
+ARCHITECTURES = {
+    "vit_tiny_patch16_224": {"embed_dim": 16, "depth": 3, "num_heads": 2, "img_size": 32},
+    "resnet18": {"channels": (8, 8, 16, 16), "stem_width": 8},
+    "convnext_atto": {"depths": (1, 1, 2, 1), "dims": (8, 16, 16, 24)},
+    "swin_tiny_patch4_window7_224": {"embed_dim": 8, "depths": (1, 1, 2), "num_heads": (1, 2, 2), "img_size": 56},
+}
+
+
+def pictures():
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, shape, np.uint8) for shape in ((40, 60, 3), (32, 32), (90, 33, 3))]
+    return [Image.fromarray(array) for array in arrays]
+
+
+def encoder_of(model, **options):
+    return CATALOG.create("encoders", "timm-image", options={"model": str(model), **options})
+
+
+def save_model(folder, name):
+    """Save a tiny model with random weights and its own preprocessing, as timm does for the hub."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=5, **ARCHITECTURES[name])
+    for parameter in model.parameters():
+        if not parameter.any():  # scales that begin as zeros would hide what is before them
+            torch.nn.init.normal_(parameter, std=0.1)
+    data = {"input_size": (3, 56, 56) if "swin" in name else (3, 32, 32), "mean": (0.4, 0.5, 0.6), "crop_pct": 0.8}
+    timm.models.save_for_hf(model, folder, safe_serialization=True, data_config=data)
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def folder(request, tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture
+def vit(tmp_path):
+    return save_model(tmp_path / "vit", "vit_tiny_patch16_224")
+
+
+@pytest.fixture
+def resnet(tmp_path):
+    """Return the path of a checkpoint of resnet10t, whose classifier has seven classes."""
+    torch.manual_seed(0)
+    save_file(timm.create_model("resnet10t", num_classes=7).state_dict(), tmp_path / "resnet.safetensors")
+    return str(tmp_path / "resnet.safetensors")
+
+
+@torch.no_grad()
+def features_of(encoder):
+    return encoder.eval()(encoder.collate([encoder.prepare(one) for one in pictures()]))
+
+
+@torch.no_grad()
+def reference(model):
+    """Return what timm itself makes of the pictures."""
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    pixels = torch.stack([transform(one.convert("RGB")) for one in pictures()])
+    return model.eval().forward_head(model.forward_features(pixels), pre_logits=True)
+
+
+def test_features_are_those_of_timm_bit_for_bit(folder, no_hub):
+    expected = reference(timm.create_model(folder, pretrained=True))
+    encoder = encoder_of(folder)
+    assert encoder.width == expected.shape[1]
+    assert torch.equal(features_of(encoder), expected)
+
+
+def test_encoders_conform(folder):
+    check_encoder(encoder_of(folder), pictures())
+
+
+def test_a_checkpoint_of_any_classes_is_taken(resnet, no_hub):
+    expected = reference(timm.create_model("resnet10t", num_classes=7, checkpoint_path=resnet))
+    assert torch.equal(features_of(encoder_of("resnet10t", pretrained=resnet)), expected)
+
+
+def test_a_checkpoint_without_classifier_is_taken(resnet, no_hub):
+    expected = features_of(encoder_of("resnet10t", pretrained=resnet))
+    save_file({name: one for name, one in load_file(resnet).items() if not name.startswith("fc.")}, resnet)
+    assert torch.equal(features_of(encoder_of("resnet10t", pretrained=resnet)), expected)
+
+
+def test_without_weights_a_model_begins_at_random(no_hub):
+    torch.manual_seed(0)
+    one = encoder_of("resnet10t", pretrained=False)
+    torch.manual_seed(1)
+    assert not torch.equal(features_of(one), features_of(encoder_of("resnet10t", pretrained=False)))
+
+
+def test_pixels_are_handed_over_as_bytes(vit):
+    encoder = encoder_of(vit)
+    for rng in (None, np.random.default_rng(0)):
+        assert encoder.prepare(pictures()[0], rng).dtype == torch.uint8
+
+
+def test_augmentation_is_drawn_from_the_rng_alone(vit):
+    encoder, picture = encoder_of(vit), pictures()[1]  # a square: of 3:2 pictures every crop is the same
+    state = torch.get_rng_state()
+    one = encoder.prepare(picture, np.random.default_rng(3))
+    assert torch.equal(encoder.prepare(picture, np.random.default_rng(3)), one)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(encoder.prepare(picture, np.random.default_rng(4)), one)
+    assert one.shape == encoder.prepare(picture).shape
+
+
+def test_batch_statistics_stay_those_of_pretraining(tmp_path):
+    encoder = encoder_of(save_model(tmp_path, "resnet18")).train()
+    before = encoder.tower.bn1.running_mean.clone()
+    inputs = encoder.collate([encoder.prepare(one) for one in pictures()])
+    together, alone = encoder(inputs), encoder(inputs[:1])
+    assert torch.equal(encoder.tower.bn1.running_mean, before)
+    torch.testing.assert_close(together[:1], alone)
+
+
+def test_rebuilt_encoders_take_the_state_that_was_saved(vit):
+    trained, again = encoder_of(vit), encoder_of(vit)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.mul_(1.1)
+    assert not torch.equal(features_of(trained), features_of(again))
+    again.load_state_dict(load(save(trained.state_dict())))
+    assert torch.equal(features_of(trained), features_of(again))
+
+
+def test_encoders_can_be_sent_to_workers(folder):
+    encoder = encoder_of(folder)
+    assert torch.equal(features_of(pickle.loads(pickle.dumps(encoder))), features_of(encoder))
+
+
+def test_layers_come_in_the_order_of_depth(folder):
+    encoder = encoder_of(folder)
+    *_, last = layers = encoder.by_depth()
+    name = next(one for one in ARCHITECTURES if one in folder)
+    expected = {
+        "vit_tiny_patch16_224": ("blocks.0 blocks.1 blocks.2", "norm"),
+        "resnet18": ("layer1 layer2 layer3 layer4", None),
+        "convnext_atto": ("stages.0 stages.1 stages.2 stages.3", "head.norm"),
+        "swin_tiny_patch4_window7_224": ("layers.0 layers.1 layers.2", "norm"),
+    }[name]
+    blocks = [encoder.tower.get_submodule(one) for one in expected[0].split()]
+    assert list(layers[:-1]) == blocks[:-1]
+    after = list(encoder.tower.get_submodule(expected[1]).parameters()) if expected[1] else []
+    assert {id(one) for one in last.parameters()} == {id(one) for one in [*blocks[-1].parameters(), *after]}
+
+
+def test_weights_that_lack_something_or_have_too_much_or_other_sizes_are_refused(vit):
+    path = Path(vit.removeprefix("local-dir:")) / "model.safetensors"
+    weights = load_file(path)
+    for name, changed in {
+        "blocks.1.norm1.weight": {key: one for key, one in weights.items() if key != "blocks.1.norm1.weight"},
+        "blocks.3.norm1.weight": weights | {"blocks.3.norm1.weight": torch.ones(16)},
+        "size mismatch for pos_embed": weights | {"pos_embed": torch.zeros(1, 5, 17)},
+    }.items():
+        save_file(changed, path)
+        with pytest.raises(InputError, match=f"can't load local-dir:.*{name}") as caught:
+            encoder_of(vit)
+        assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_architecture_are_refused_in_one_line(resnet, tmp_path):
+    (tmp_path / "damaged.pth").write_bytes(b"")
+    for model, path in (("vit_tiny_patch16_224", resnet), ("resnet10t", str(tmp_path / "damaged.pth"))):
+        with pytest.raises(InputError, match=f"can't load .* for {model}") as caught:
+            encoder_of(model, pretrained=path)
+        assert "\n" not in str(caught.value)
+
+
+def test_pickles_are_not_opened(tmp_path):
+    torch.save({"state_dict": Path("x")}, tmp_path / "evil.pth")
+    with pytest.raises(InputError, match="can't load"):
+        encoder_of("resnet10t", pretrained=str(tmp_path / "evil.pth"))
+
+
+def test_unknown_names_are_answered_with_the_nearest(vit):
+    with pytest.raises(InputError, match="no model 'resnet10tt': did you mean 'resnet10t'"):
+        encoder_of("resnet10tt")
+    with pytest.raises(InputError, match=r"no weights 'c3_in1l' of resnet10t: did you mean 'resnet10t.c3_in1k'"):
+        encoder_of("resnet10t.c3_in1l")
+    with pytest.raises(InputError, match="'absent' is no file"):
+        encoder_of("resnet10t", pretrained="absent")
+    with pytest.raises(InputError, match="leave out pretrained='absent'"):
+        encoder_of(vit, pretrained="absent")
+
+
+@pytest.mark.parametrize("model", ["resnet10t.c3_in1k", "hf-hub:nobody/nothing", "local-dir:absent"])
+def test_a_hub_out_of_reach_is_said_in_one_line_with_the_way_out(no_hub, model):
+    with pytest.raises(InputError, match=r"path of a checkpoint .* as `pretrained`.*local-dir:folder") as caught:
+        encoder_of(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_factory_makes_this_encoder(vit):
+    assert isinstance(encoder_of(vit), TimmImage)
