@@ -16,6 +16,10 @@ File = click.Path(path_type=Path, dir_okay=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--measures", is_flag=True, help="Print MRR, mAP, nDCG@10 and R-precision, too.")
 @click.option("--against", type=click.Path(path_type=Path), help="Compare with this other run on the same items.")
+@click.option(
+    "--direct", type=click.Path(path_type=Path),
+    help="Tell how far what emerged came, against this other run that was trained on it.",
+)  # fmt: skip
 @click.option("--leaks", is_flag=True, help="Look for items of the evaluation among those that were trained on.")
 @click.option("--zero-shot", metavar="NAME", help="Classify the items of this name by the names of classes.")
 @click.option("--by", default="text", show_default=True, help="What the names of classes are, for --zero-shot.")
@@ -34,6 +38,7 @@ def bench(
     overrides: tuple[str, ...],
     measures: bool,
     against: Path | None,
+    direct: Path | None,
     leaks: bool,
     zero_shot: str | None,
     by: str,
@@ -51,13 +56,14 @@ def bench(
     Example:
       mmssl bench runs/icons evaluation.0.path=other.parquet --json figures.json
       mmssl bench runs/icons --measures --against runs/icons-slow
+      mmssl bench runs/quickstart --direct runs/names-and-outlines
       mmssl bench runs/icons --leaks --verify --plot roc.png
       mmssl bench runs/icons --zero-shot image --classes classes.json --label category
     """
     from multimodal_ssl import comparison, pipeline, verification
     from multimodal_ssl import leaks as leaking
     from multimodal_ssl import zero_shot as zero
-    from multimodal_ssl.cli import tables
+    from multimodal_ssl.cli import bench_tables as tables
     from multimodal_ssl.errors import InputError
     from multimodal_ssl.files import write_text
     from multimodal_ssl.report import figures
@@ -72,12 +78,21 @@ def bench(
     put_into = zero.read_templates(templates) if templates else None
     binder = pipeline.load(run)
     other = pipeline.load(against) if against else None
+    trained_directly = pipeline.load(direct) if direct else None
     evaluation = pipeline.evaluate_run(run, overrides, binder=binder, traits=leaks or label is not None)
     only_classes = zero_shot is not None and not evaluation.answers
     directions = [] if only_classes else pipeline.directions(run, evaluation)
     found = figures(pipeline.run_config(run, overrides), binder.fingerprint(), directions)
+    reached = []
+    if direct and trained_directly:
+        reached = comparison.compare_with_direct(
+            evaluation, pipeline.evaluate_run(direct, overrides, binder=trained_directly),
+            trained=pipeline.pairs_of(run), directly=pipeline.pairs_of(direct),
+        )  # fmt: skip
+        told = {"run": str(direct), "fingerprint": trained_directly.fingerprint()}
+        found["direct"] = {**told, "directions": [asdict(one) for one in reached]}
     if directions:
-        tables.print_directions(directions)
+        tables.print_directions(directions, reached)
     if measures and directions:
         tables.print_measures(directions)
     if against and other:
