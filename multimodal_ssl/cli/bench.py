@@ -32,6 +32,7 @@ File = click.Path(path_type=Path, dir_okay=False)
     help="For --verify: share of wrong pairs accepted.  [default: 0.1, 0.01, 0.001, as far as pairs suffice]",
 )  # fmt: skip
 @click.option("--plot", type=File, help="For --verify: draw the ROC into this PNG.")
+@click.option("--space", is_flag=True, help="Measure the geometry: uniformity, rank, alignment, modality gap, hubs.")
 @click.option("--json", "json_path", type=File, help="Write all figures to this file as well.")
 def bench(
     run: Path,
@@ -48,6 +49,7 @@ def bench(
     verify: bool,
     fars: tuple[float, ...],
     plot: Path | None,
+    space: bool,
     json_path: Path | None,
 ) -> None:
     """Measure retrieval on a run's evaluation sources: every pair of modalities, trained or emerged, both directions.
@@ -60,7 +62,7 @@ def bench(
       mmssl bench runs/icons --leaks --verify --plot roc.png
       mmssl bench runs/icons --zero-shot image --classes classes.json --label category
     """
-    from multimodal_ssl import comparison, pipeline, verification
+    from multimodal_ssl import comparison, geometry, pipeline, verification
     from multimodal_ssl import leaks as leaking
     from multimodal_ssl import zero_shot as zero
     from multimodal_ssl.cli import bench_tables as tables
@@ -117,6 +119,10 @@ def bench(
         if plot:
             verification.draw_roc(plot, verified)
             click.echo(f"drawn: {plot}", err=True)
+    if space:
+        measured = geometry.measure_space(evaluation.items)
+        tables.print_space(measured)
+        found["space"] = asdict(measured)
     if json_path:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         write_text(json_path, json.dumps(found, indent=2))

@@ -13,6 +13,7 @@ from multimodal_ssl.cli.tables import console
 
 if TYPE_CHECKING:
     from multimodal_ssl.comparison import Comparison, Reached
+    from multimodal_ssl.geometry import Space
     from multimodal_ssl.leaks import Leaks, Share
     from multimodal_ssl.metrics import Estimate
     from multimodal_ssl.report import Direction
@@ -128,6 +129,34 @@ def print_verifications(found: Mapping[tuple[str, str], Verification]) -> None:
         figures = [_with_chance(one.auroc)[0], _with_chance(one.eer)[0], *rates]
         table.add_row(", ".join(names), *figures, f"{one.right:,}", f"{one.wrong:,}")
     console().print(table)
+
+
+def print_space(found: Space) -> None:
+    """Print how the items of each modality are spread, how modalities lie to each other, and how uneven answers are."""
+    shapes = _numbers("items", numbers=["uniformity", "spread evenly", "effective rank", "of", "n"], title="spread")
+    for name, shape in found.shapes.items():
+        value = "" if shape.uniformity is None else f"{shape.uniformity:.3f}"
+        of = "" if shape.looked_at == shape.n else f" (uniformity: {shape.looked_at:,} drawn)"
+        shapes.add_row(
+            name, value, f"{shape.evenly:.3f}", f"{shape.effective_rank:.1f}", str(shape.dim), f"{shape.n:,}{of}"
+        )
+    distances = _numbers(
+        "items", title="distances", numbers=["alignment (95 %)", "all pairs", "gap", "gap by chance", "pairs", "groups"]
+    )
+    for pair in found.distances:
+        near = ("", "") if pair.alignment is None else _with_chance(pair.alignment)
+        distances.add_row(
+            ", ".join(pair.items), *near, f"{pair.gap:.3f}", f"{pair.gap_by_chance:.3f}", f"{pair.pairs:,}",
+            f"{pair.groups:,}",
+        )  # fmt: skip
+    hubs = _numbers("from", "to", title="hubs", numbers=["skewness", "by chance", "queries", "gallery"])
+    for one in found.hubs:
+        hubs.add_row(
+            one.query, one.gallery, f"{one.skewness:.2f}", f"{one.chance:.2f}", f"{one.n:,}", f"{one.gallery_size:,}"
+        )
+    for table in (shapes, distances, hubs):
+        if table.row_count:
+            console().print(table)
 
 
 def _numbers(*left: str, numbers: Sequence[str], caption: str | None = None, title: str | None = None) -> Table:
