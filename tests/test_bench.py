@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from multimodal_ssl import bench, load_config
-from multimodal_ssl.pipeline import fit
+from multimodal_ssl.geometry import measure_space
+from multimodal_ssl.pipeline import evaluate_run, fit
 
 from .test_cli import mmssl
 from .toys import TINY, write_tiny
@@ -160,6 +161,30 @@ def test_pairs_are_verified_and_the_curve_is_drawn(trained_run: Path, tmp_path: 
     )
 
 
+def test_the_space_is_measured_and_drawn(trained_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    done = mmssl("bench", trained_run, "--space", "--map", tmp_path / "map.png", "--json", path)
+    assert (tmp_path / "map.png").stat().st_size > 20_000
+    assert done.stderr.endswith(f"drawn: {tmp_path / 'map.png'}\n")
+    for column in ("uniformity", "effective rank", "alignment (95 %)", "gap by chance", "skewness"):
+        assert column in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 160
+    space = json.loads(path.read_text())["space"]
+    wanted = measure_space(evaluate_run(trained_run).items)
+    assert space["shapes"]["text"]["effective_rank"] == wanted.shapes["text"].effective_rank
+    assert [one["items"] for one in space["distances"]] == [
+        ["image", "text"],
+        ["image", "outline"],
+        ["text", "outline"],
+    ]
+    for one in space["distances"]:
+        assert (one["pairs"], one["groups"]) == (60, 60)
+        assert one["alignment"]["low"] < one["alignment"]["value"] < one["alignment"]["high"]
+    assert [(one["query"], one["gallery"], one["skewness"]) for one in space["hubs"]] == [
+        (one.query, one.gallery, one.skewness) for one in wanted.hubs
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -167,6 +192,8 @@ def test_pairs_are_verified_and_the_curve_is_drawn(trained_run: Path, tmp_path: 
         (["--label", "font"], "--label is for --zero-shot NAME"),
         (["--far", "0.1"], "--far is for --verify: give that, too"),
         (["--plot", "roc.png"], "--plot is for --verify"),
+        (["--map-by", "pca"], "--map-by is for --map PNG: say where to draw it"),
+        (["--direct", "nowhere"], "nowhere holds no trained run"),
         (["--zero-shot", "image", "--classes", "nowhere.json"], "can't read the classes nowhere.json"),
         (["--zero-shot", "imag"], "has no 'imag' to classify: did you mean 'image'?"),
         (["--zero-shot", "image", "--label", "fount"], "no item has 'fount' in its metadata: did you mean 'font'?"),

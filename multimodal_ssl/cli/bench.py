@@ -33,6 +33,13 @@ File = click.Path(path_type=Path, dir_okay=False)
 )  # fmt: skip
 @click.option("--plot", type=File, help="For --verify: draw the ROC into this PNG.")
 @click.option("--space", is_flag=True, help="Measure the geometry: uniformity, rank, alignment, modality gap, hubs.")
+@click.option(
+    "--map", "map_path", type=File, help="Draw the space into this PNG: one dot an item, lines within samples."
+)
+@click.option(
+    "--map-by", type=click.Choice(["pca", "umap"]),
+    help="For --map: how the plane is found; umap needs the package umap-learn.  [default: pca]",
+)  # fmt: skip
 @click.option("--json", "json_path", type=File, help="Write all figures to this file as well.")
 def bench(
     run: Path,
@@ -50,6 +57,8 @@ def bench(
     fars: tuple[float, ...],
     plot: Path | None,
     space: bool,
+    map_path: Path | None,
+    map_by: str | None,
     json_path: Path | None,
 ) -> None:
     """Measure retrieval on a run's evaluation sources: every pair of modalities, trained or emerged, both directions.
@@ -60,9 +69,10 @@ def bench(
       mmssl bench runs/icons --measures --against runs/icons-slow
       mmssl bench runs/quickstart --direct runs/names-and-outlines
       mmssl bench runs/icons --leaks --verify --plot roc.png
+      mmssl bench runs/icons --space --map space.png
       mmssl bench runs/icons --zero-shot image --classes classes.json --label category
     """
-    from multimodal_ssl import comparison, geometry, pipeline, verification
+    from multimodal_ssl import comparison, geometry, pipeline, space_map, verification
     from multimodal_ssl import leaks as leaking
     from multimodal_ssl import zero_shot as zero
     from multimodal_ssl.cli import bench_tables as tables
@@ -76,6 +86,9 @@ def bench(
     for name, asked in (("--far", fars), ("--plot", plot)):
         if asked and not verify:
             raise InputError(f"{name} is for --verify: give that, too")
+    if map_by and not map_path:
+        raise InputError("--map-by is for --map PNG: say where to draw it")
+    project = space_map.projection(map_by or "pca")
     named = zero.read_classes(classes) if classes else None
     put_into = zero.read_templates(templates) if templates else None
     binder = pipeline.load(run)
@@ -123,6 +136,9 @@ def bench(
         measured = geometry.measure_space(evaluation.items)
         tables.print_space(measured)
         found["space"] = asdict(measured)
+    if map_path:
+        space_map.draw_map(map_path, evaluation.items, project)
+        click.echo(f"drawn: {map_path}", err=True)
     if json_path:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         write_text(json_path, json.dumps(found, indent=2))
