@@ -50,6 +50,11 @@ class Retrieval:
     median_rank: float
     measures: dict[str, Estimate]
 
+    @property
+    def times_chance(self) -> float:
+        """R@1 as a multiple of its chance level, which is above 0 because every query has something to find."""
+        return self.recall[1] / self.chance[1]
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:

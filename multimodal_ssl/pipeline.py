@@ -166,8 +166,13 @@ def directions(run: Path | str, evaluation: Evaluation) -> list[Direction]:
     """Return what an evaluation of a run tells of each direction; raise InputError if there is none."""
     if not evaluation.answers:
         raise InputError(f"no two modalities of the evaluation share a group: {', '.join(evaluation.items)}")
-    trained = {frozenset(pair) for pair in read_recipe(Path(run))["pairs"]}
+    trained = pairs_of(run)
     return [Direction(*names, frozenset(names) in trained, summarise(one)) for names, one in evaluation.answers.items()]
+
+
+def pairs_of(run: Path | str) -> set[frozenset[str]]:
+    """Return the pairs of modalities that a run has trained together."""
+    return {frozenset(pair) for pair in read_recipe(Path(run))["pairs"]}
 
 
 def embed_training(

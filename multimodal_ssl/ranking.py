@@ -48,7 +48,7 @@ def find_ties(
     """
     order = np.argsort(gallery_groups, kind="stable")  # so that the hits of a query stand together
     # At its edges a matrix product may round otherwise: a vector that stands there twice is multiplied once, and ties.
-    some, which = _distinct(gallery[order])
+    some, which = distinct(gallery[order])
     items = torch.from_numpy(some).T
     first, last = (np.searchsorted(gallery_groups[order], query_groups, side) for side in ("left", "right"))
     size = max(1, CHUNK // max(1, len(gallery)))
@@ -106,7 +106,7 @@ def chance_of_hit(hits: Counts, items: Counts, draws: Counts) -> Floats:
     return 1 - miss
 
 
-def _distinct(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], Counts]:
+def distinct(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], Counts]:
     """Return the distinct ones of vectors [M, D], and which of them each is [M]; themselves if all are."""
     whole = np.ascontiguousarray(vectors).view(np.dtype((np.void, vectors[:1].nbytes)))[:, 0]
     _, rows, which = np.unique(whole, return_index=True, return_inverse=True)

@@ -22,8 +22,8 @@ from multimodal_ssl.config import Config, dump_config
 from multimodal_ssl.files import write_text
 from multimodal_ssl.metrics import Retrieval
 
-HEADER = """| from | to | trained together | R@1 | R@10 | chance R@10 | median rank | queries |
-|---|---|---|---|---|---|---|---|
+HEADER = """| from | to | trained together | R@1 | x chance | R@10 | chance R@10 | median rank | queries |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -70,7 +70,8 @@ def figures(config: Config, fingerprint: str, directions: Sequence[Direction]) -
         "device": device_name(),
         "threads": torch.get_num_threads(),
     }
-    return {"provenance": provenance, "retrieval": [asdict(one) for one in directions]}
+    retrieval = [{**asdict(one), "times_chance": one.result.times_chance} for one in directions]
+    return {"provenance": provenance, "retrieval": retrieval}
 
 
 def save_report(
@@ -138,6 +139,7 @@ def retrieval_table(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
         rows.append(
             f"| {first['query']} | {first['gallery']} | {'yes' if first['trained'] else '**never**'} "
             f"| {_spread([one['recall']['1'] for one in results])} "
+            f"| {mean(one['recall']['1'] / one['chance']['1'] for one in results):,.1f} "
             f"| {_spread([one['recall']['10'] for one in results])} "
             f"| {results[0]['chance']['10']:.3f} | {mean(one['median_rank'] for one in results):.3g} "
             f"| {results[0]['n']:,} |"

@@ -6,12 +6,61 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from multimodal_ssl import bench
+from multimodal_ssl import bench, load_config
+from multimodal_ssl.geometry import measure_space
+from multimodal_ssl.pipeline import evaluate_run, fit
 
 from .test_cli import mmssl
+from .toys import TINY, write_tiny
 
 FONTS = ("evaluation.0.fonts_per_character=4", "evaluation.0.limit=120")  # several pictures of one character
+
+
+@pytest.fixture(scope="module")
+def direct_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny run that was trained on the one pair that emerges in `trained_run`."""
+    folder = tmp_path_factory.mktemp("direct")
+    path, names = write_tiny(folder), ["text", "outline"]
+    config = {
+        **yaml.safe_load(path.read_text()),
+        "sources": [{**TINY["sources"][0], "use": names}],
+        "evaluation": [{**TINY["evaluation"][0], "use": names}],
+        "encoders": {name: TINY["encoders"][name] for name in names},
+    }
+    path.write_text(yaml.safe_dump(config))
+    fit(load_config(path))
+    return folder / "run"
+
+
+def test_what_emerged_stands_apart_beside_its_chance_and_the_direct_run(
+    trained_run: Path, direct_run: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "figures.json"
+    plain = mmssl("bench", trained_run).stdout
+    assert plain.index("trained together") < plain.index("emerged: never trained together")
+    assert plain.count("x chance") == 3, "a column of both tables, and what it is"
+    assert "of direct" not in plain
+    assert "emerged" not in mmssl("bench", direct_run).stdout
+    done = mmssl("bench", trained_run, "--direct", direct_run, "--json", path)
+    assert done.stdout.count("of direct (95 %)") == 1, "of what emerged alone"
+    assert max(map(len, done.stdout.splitlines())) <= 160
+    figures = json.loads(path.read_text())
+    for one in figures["retrieval"]:
+        result = one["result"]
+        assert one["times_chance"] == pytest.approx(result["recall"]["1"] * 60), "one of 60 is the right one"
+    rows = figures["direct"]["directions"]
+    assert [(one["query"], one["gallery"]) for one in rows] == [("text", "outline"), ("outline", "text")]
+    for one, direct in zip(rows, bench(direct_run), strict=True):
+        assert one["direct"] == direct.result.recall[1]
+    assert figures["direct"]["fingerprint"] != figures["provenance"]["fingerprint"]
+
+    message = mmssl("bench", trained_run, "--direct", trained_run, code=2).stderr
+    assert "the direct run has trained none of the pairs that emerged (text-outline, outline-text)" in message
+    assert "nothing emerged" in mmssl("bench", direct_run, "--direct", trained_run, code=2).stderr
+    other = ("--direct", direct_run, "evaluation.0.use=[text, outline]")
+    assert mmssl("bench", trained_run, *other, "evaluation.0.limit=20").stdout.count("of direct") == 1
 
 
 def test_the_table_stays_as_it_is_and_more_is_asked_for(trained_run: Path, tmp_path: Path) -> None:
@@ -112,6 +161,30 @@ def test_pairs_are_verified_and_the_curve_is_drawn(trained_run: Path, tmp_path: 
     )
 
 
+def test_the_space_is_measured_and_drawn(trained_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    done = mmssl("bench", trained_run, "--space", "--map", tmp_path / "map.png", "--json", path)
+    assert (tmp_path / "map.png").stat().st_size > 20_000
+    assert done.stderr.endswith(f"drawn: {tmp_path / 'map.png'}\n")
+    for column in ("uniformity", "effective rank", "alignment (95 %)", "gap by chance", "skewness"):
+        assert column in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 160
+    space = json.loads(path.read_text())["space"]
+    wanted = measure_space(evaluate_run(trained_run).items)
+    assert space["shapes"]["text"]["effective_rank"] == wanted.shapes["text"].effective_rank
+    assert [one["items"] for one in space["distances"]] == [
+        ["image", "text"],
+        ["image", "outline"],
+        ["text", "outline"],
+    ]
+    for one in space["distances"]:
+        assert (one["pairs"], one["groups"]) == (60, 60)
+        assert one["alignment"]["low"] < one["alignment"]["value"] < one["alignment"]["high"]
+    assert [(one["query"], one["gallery"], one["skewness"]) for one in space["hubs"]] == [
+        (one.query, one.gallery, one.skewness) for one in wanted.hubs
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -119,6 +192,8 @@ def test_pairs_are_verified_and_the_curve_is_drawn(trained_run: Path, tmp_path: 
         (["--label", "font"], "--label is for --zero-shot NAME"),
         (["--far", "0.1"], "--far is for --verify: give that, too"),
         (["--plot", "roc.png"], "--plot is for --verify"),
+        (["--map-by", "pca"], "--map-by is for --map PNG: say where to draw it"),
+        (["--direct", "nowhere"], "nowhere holds no trained run"),
         (["--zero-shot", "image", "--classes", "nowhere.json"], "can't read the classes nowhere.json"),
         (["--zero-shot", "imag"], "has no 'imag' to classify: did you mean 'image'?"),
         (["--zero-shot", "image", "--label", "fount"], "no item has 'fount' in its metadata: did you mean 'font'?"),

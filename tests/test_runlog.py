@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from multimodal_ssl.cli.tables import print_balance
+from multimodal_ssl.cli.training_tables import print_balance
 from multimodal_ssl.config import parse_config
 from multimodal_ssl.pipeline import fit
 from multimodal_ssl.runlog import RunLog

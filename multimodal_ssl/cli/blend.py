@@ -27,7 +27,7 @@ def blend(run: Path, alphas: tuple[float, ...], into: Path | None) -> None:
       mmssl blend runs/shop --alpha 0.6 --into runs/shop-60
     """
     from multimodal_ssl import blending
-    from multimodal_ssl.cli.tables import print_blends
+    from multimodal_ssl.cli.training_tables import print_blends
     from multimodal_ssl.errors import InputError
     from multimodal_ssl.guard import mean_recall, old_skill, open_guard
     from multimodal_ssl.pipeline import evaluate_run, run_config

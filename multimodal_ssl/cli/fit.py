@@ -25,7 +25,9 @@ def fit(config: Path, overrides: tuple[str, ...], audit: Path | None, resume: bo
       torchrun --nproc-per-node 2 -m multimodal_ssl fit configs/icons.yaml
     """
     from multimodal_ssl import pipeline
-    from multimodal_ssl.cli.tables import print_balance, print_directions, print_guard, print_voices
+    from multimodal_ssl.cli.bench_tables import print_directions
+    from multimodal_ssl.cli.tables import print_voices
+    from multimodal_ssl.cli.training_tables import print_balance, print_guard
     from multimodal_ssl.guard import guard
     from multimodal_ssl.report import save_report, timed
 

@@ -24,7 +24,7 @@ def quickstart(overrides: tuple[str, ...]) -> None:
       mmssl quickstart seed=1 run=runs/quickstart-1
     """
     from multimodal_ssl import pipeline, retrieval
-    from multimodal_ssl.cli.tables import print_directions
+    from multimodal_ssl.cli.bench_tables import print_directions
     from multimodal_ssl.config import load_config
     from multimodal_ssl.contact_sheet import contact_sheet
     from multimodal_ssl.indexing import build_index
