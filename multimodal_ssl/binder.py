@@ -82,6 +82,12 @@ class Binder(nn.Module):
             rest(self.encoders)
         return self
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        first = next(itertools.chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if first is None else first.device
+
     def encoder(self, name: str) -> Encoder:
         """Return the encoder of a name; raise InputError if there is none."""
         if name not in self.encoders:
@@ -116,10 +122,9 @@ class Binder(nn.Module):
     @torch.inference_mode()
     def encode_prepared(self, name: str, prepared: Sequence[Inputs]) -> NDArray[np.float32]:
         """Return the unit vectors [N, D] of one batch of prepared items."""
-        device = next(self.parameters()).device
         with evaluating(self):
             inputs = self.encoder(name).collate(prepared)
-            vectors: NDArray[np.float32] = self({name: to_device(inputs, device)})[name].cpu().numpy()
+            vectors: NDArray[np.float32] = self({name: to_device(inputs, self.device)})[name].cpu().numpy()
         return vectors
 
     def fingerprint(self) -> str:

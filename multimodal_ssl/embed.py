@@ -84,7 +84,7 @@ def embedded(
     ]
     encoders = {name: binder.encoder(name) for supply in supplies for name in supply.names}
     feed = Feed(supplies, encoders, binder.modalities, previews=previews, traits=traits)
-    device = next(binder.parameters()).device
+    device = binder.device
     lengths = [len(supply.source) if isinstance(supply.source, MapSource) else None for supply in supplies]
     total = None if None in lengths else sum(length for length in lengths if length is not None)
     console = Console(stderr=True)

@@ -39,8 +39,8 @@ def print_directions(directions: Sequence[Direction], reached: Sequence[Reached]
 
 def _directions(title: str, directions: Sequence[Direction], shares: Mapping[tuple[str, str], str]) -> Table:
     of_direct = ["of direct (95 %)"] if shares else []
-    numbers = ["R@1", "x chance", *of_direct, "R@5", "R@10 (95 %)", "chance\nR@10", "median\nrank", "n"]
-    table = numbers("from", "to", numbers=numbers, title=title)
+    columns = ["R@1", "x chance", *of_direct, "R@5", "R@10 (95 %)", "chance\nR@10", "median\nrank", "n"]
+    table = numbers("from", "to", numbers=columns, title=title)
     for one in directions:
         result, share = one.result, shares.get((one.query, one.gallery), "")
         low, high = result.interval[10]

@@ -16,6 +16,7 @@ from torch import Tensor
 from multimodal_ssl import Manifest, MapSource, Sample
 from multimodal_ssl.config import parse_config
 from multimodal_ssl.data import Supply
+from multimodal_ssl.embed import embed
 from multimodal_ssl.features.cache import cached, item_key, view_key
 from multimodal_ssl.pipeline import bench, fit
 from multimodal_ssl.testing import check_pairing_source, check_resume
@@ -180,6 +181,16 @@ def test_beside_cached_items_the_others_are_read_as_they_were(tmp_path) -> None:
     untrained = Counting()
     assert torch.equal(binder.encoder("a").layer.weight, untrained.layer.weight)
     assert MADE["encoded"] == 40 + 20 * 8  # a once each, b at every visit
+
+
+def test_features_that_are_the_space_are_evaluated_from_the_cache(tmp_path) -> None:
+    binder = binder_of()
+    binder.heads = torch.nn.ModuleDict({name: torch.nn.Identity() for name in "ab"})
+    taking, supplies = cached(binder, [Supply(Numbers(10), ("a", "b"))], dict.fromkeys("ab", 1), folder=tmp_path)
+    found, _ = embed(taking, supplies)
+    expected = np.stack([features_of(binder, "a", one) for one in range(10)])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(found["a"].vectors, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_stream_of_which_only_a_part_is_cached_is_refused(tmp_path) -> None:
