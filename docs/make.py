@@ -78,7 +78,7 @@ def reference() -> str:
     for kind in KINDS:
         parts.append(f"## {kind.replace('_', ' ').capitalize()}\n")
         for name in catalog.names(kind):
-            plugin, factory = catalog.get(kind, name)
+            plugin, factory, _ = catalog.get(kind, name)
             if plugin in OURS:
                 about, _, args = (inspect.getdoc(factory) or "").partition("\nArgs:\n")
                 parts.append(f"### {name}\n\nFrom {plugin}. {about.strip()}\n")
@@ -109,7 +109,41 @@ def _type(annotation: Any) -> str:
     return f"`{text}`".replace("|", "\\|")
 
 
-PAGES = {"cli.md": cli, "reference.md": reference}
+def kinds() -> str:
+    """Return a table of modalities with the encoders and the sources of each, of our own plugins."""
+    catalog = Catalog.discover()
+    names = catalog.names("modalities")
+    encoders, sources = ({kind: [] for kind in names} for _ in range(2))
+    anything, made = [], []
+    for name in catalog.names("encoders"):
+        if catalog.get("encoders", name).plugin in OURS:
+            for kind in catalog.get("encoders", name).modalities:
+                encoders[kind].append(name)
+    for name in catalog.names("pairing_sources"):
+        plugin, factory, gives = catalog.get("pairing_sources", name)
+        if plugin in OURS:
+            wraps = any("Source" in str(one.annotation) for one in options_of(factory).values())
+            (made if wraps and not gives else anything if not gives else []).append(name)
+            for kind in gives:
+                sources[kind].append(name)
+    rows = [f"| `{kind}` | {_codes(encoders[kind])} | {_codes(sources[kind])} |" for kind in names if encoders[kind]]
+    return "\n".join(
+        [
+            "# Modalities, encoders and sources\n",
+            "Made by `docs/make.py` from the code; options stand in [reference.md](reference.md).\n",
+            f"Any modality comes from {_codes(anything)}, and through those that are made of others: {_codes(made)}.\n",
+            "| modality | encoders | sources of its own |\n|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _codes(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+PAGES = {"cli.md": cli, "reference.md": reference, "kinds.md": kinds}
 
 if __name__ == "__main__":
     for page, make in PAGES.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
 
 import pluggy
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 hookspec = pluggy.HookspecMarker("multimodal_ssl")
 hookimpl = pluggy.HookimplMarker("multimodal_ssl")
 
-Register = Callable[[str, Callable[..., Any]], None]
+
+class Register(Protocol):
+    """Takes a name, its factory, and the modalities that an encoder takes or a source gives, where they are known."""
+
+    def __call__(self, name: str, factory: Callable[..., Any], *, modalities: Sequence[str] = ()) -> None: ...
 
 
 Pairs: TypeAlias = Sequence[tuple[str, str]]
@@ -82,7 +86,10 @@ def register_modalities(register: Register) -> None:
 
 @hookspec
 def register_encoders(register: Register) -> None:
-    """Register encoders: ``factory(*, options) -> Encoder``."""
+    """Register encoders: ``factory(*, options) -> Encoder``.
+
+    ``modalities`` of one tells before it is made whether it is for some items.
+    """
 
 
 @hookspec

@@ -24,10 +24,11 @@ KINDS = tuple(name.removeprefix("register_") for name in vars(hookspecs) if name
 
 
 class Registered(NamedTuple):
-    """A factory and the plugin that it comes from."""
+    """A factory, the plugin that it comes from, and the modalities that what it makes takes or gives, if told."""
 
     plugin: str
     factory: Callable[..., Any]
+    modalities: tuple[str, ...] = ()
 
 
 class Catalog:
@@ -68,18 +69,22 @@ class Catalog:
 
     def _add(self, manager: pluggy.PluginManager, name: str, plugin: object) -> None:
         manager.register(plugin, name)
-        found: list[tuple[str, str, Callable[..., Any]]] = []
+        found: list[tuple[str, str, Registered]] = []
         try:
             manager.check_pending()  # a misspelt hook would pass in silence
             for caller in manager.get_hookcallers(plugin) or []:
                 kind = caller.name.removeprefix("register_")
                 for hook in caller.get_hookimpls():
                     if hook.plugin is plugin:
-                        hook.function(lambda key, factory, kind=kind: found.append((kind, key, factory)))
+                        hook.function(
+                            lambda key, factory, *, modalities=(), kind=kind: found.append(
+                                (kind, key, Registered(name, factory, tuple(modalities)))
+                            )
+                        )
         finally:
             manager.unregister(plugin)
-        for kind, key, factory in found:
-            self._registered[kind][key].append(Registered(name, factory))
+        for kind, key, one in found:
+            self._registered[kind][key].append(one)
 
     def names(self, kind: str) -> list[str]:
         """Return the registered names of one kind, sorted."""

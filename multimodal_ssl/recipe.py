@@ -32,10 +32,17 @@ def build_binder(config: Config, supplies: Sequence[Supply], catalog: Catalog) -
                 )
     for name in kinds:
         if name not in config.encoders:
-            raise InputError(f"no encoder for {name!r}: add encoders.{name}, or leave {name!r} out with `use:`")
+            known = [one for one in catalog.names("encoders") if kinds[name] in catalog.get("encoders", one).modalities]
+            raise InputError(
+                f"no encoder for {name!r}: add encoders.{name}, or leave {name!r} out with `use:`"
+                + (f"; encoders of {kinds[name]}: {', '.join(known)}" if known else "")
+            )
     for name, one in config.encoders.items():
         if name not in kinds and not (one.frozen and (one.head == "none" or one.freeze_head)):
             raise InputError(f"encoders.{name}: no source gives {name!r}; {nearest(name, kinds)}")
+        takes = catalog.get("encoders", one.name).modalities
+        if name in kinds and takes and kinds[name] not in takes:  # told before weights are loaded
+            raise InputError(f"encoders.{name}: {one.name!r} takes {takes[0]!r}, but {name!r} is {kinds[name]!r}")
     encoders = {
         name: {
             "name": one.name,

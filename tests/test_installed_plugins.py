@@ -170,3 +170,12 @@ def test_annotations_of_all_but_the_options_may_be_for_type_checkers_only(instal
     catalog = Catalog.discover()
     assert "made by" in catalog.create("encoders", "typed", [], options={"side": "right"})
     assert "'left' or 'right'" in refusal(lambda: catalog.create("encoders", "typed", [], options={"side": "up"}))
+
+
+def test_every_encoder_of_ours_tells_what_it_takes() -> None:
+    catalog = Catalog.discover()
+    for name in catalog.names("encoders"):
+        registered = catalog.get("encoders", name)
+        if registered.plugin in OUR_ENTRY_POINTS:
+            assert len(registered.modalities) == 1, name
+            assert registered.modalities[0] in catalog.names("modalities")

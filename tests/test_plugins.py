@@ -184,3 +184,15 @@ def test_a_modality_is_made_once() -> None:
     catalog = Catalog.of(smell=Smell())
     assert catalog.modality("smell") is catalog.modality("smell")
     assert catalog.modality("smell") is not Catalog.of(smell=Smell()).modality("smell")
+
+
+def test_what_an_encoder_takes_is_told_before_it_is_made() -> None:
+    class Made:
+        @hookimpl
+        def register_encoders(self, register: Register) -> None:
+            register("eye", nothing, modalities=("image",))
+            register("nose", nothing)
+
+    made = Catalog.of(made=Made())
+    assert made.get("encoders", "eye").modalities == ("image",)
+    assert made.get("encoders", "nose").modalities == ()

@@ -144,7 +144,7 @@ def print_plugins(catalog: Catalog, taken: Sequence[str]) -> None:
     for kind in KINDS:
         for name in catalog.names(kind):
             try:
-                plugin, factory = catalog.get(kind, name)
+                plugin, factory, _ = catalog.get(kind, name)
             except InputError as error:
                 table.add_row(kind, escape(name), "[red]claimed twice[/]", escape(str(error)))
                 continue
@@ -165,7 +165,7 @@ def print_options(catalog: Catalog, name: str) -> None:
             f"nothing is named {name!r}: {nearest(name, [one for kind in KINDS for one in catalog.names(kind)])}"
         )
     for kind in kinds:
-        plugin, factory = catalog.get(kind, name)
+        plugin, factory, _ = catalog.get(kind, name)
         table = Table("option", "type", "default", title=escape(f"{name} ({kind.replace('_', ' ')}, plugin {plugin})"))
         for option, parameter in options_of(factory).items():
             default = "required" if parameter.default is inspect.Parameter.empty else repr(parameter.default)

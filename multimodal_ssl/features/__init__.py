@@ -37,4 +37,4 @@ def register_modalities(register: Register) -> None:
 
 @hookimpl
 def register_encoders(register: Register) -> None:
-    register("vector", vector_encoder)
+    register("vector", vector_encoder, modalities=("vector",))

@@ -90,6 +90,6 @@ def register_modalities(register: Register) -> None:
 
 @hookimpl
 def register_encoders(register: Register) -> None:
-    register("log-mel-conv", log_mel_conv)
-    register("spectrogram-transformer", spectrogram_transformer)
-    register("torchaudio-bundle", torchaudio_bundle)
+    register("log-mel-conv", log_mel_conv, modalities=("audio",))
+    register("spectrogram-transformer", spectrogram_transformer, modalities=("audio",))
+    register("torchaudio-bundle", torchaudio_bundle, modalities=("audio",))

@@ -42,4 +42,4 @@ def register_commands(register: Register) -> None:
 
 @hookimpl
 def register_pairing_sources(register: Register) -> None:
-    register("glyphs", glyphs)
+    register("glyphs", glyphs, modalities=("image", "text", "series"))

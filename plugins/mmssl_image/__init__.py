@@ -108,7 +108,7 @@ def register_modalities(register: Register) -> None:
 
 @hookimpl
 def register_encoders(register: Register) -> None:
-    register("small-conv", small_conv)
-    register("small-vit", small_vit)
-    register("depth-conv", depth_conv)
-    register("thermal-conv", thermal_conv)
+    register("small-conv", small_conv, modalities=("image",))
+    register("small-vit", small_vit, modalities=("image",))
+    register("depth-conv", depth_conv, modalities=("depth",))
+    register("thermal-conv", thermal_conv, modalities=("thermal",))

@@ -137,10 +137,10 @@ def imagebind_imu(
 
 @hookimpl
 def register_encoders(register: Register) -> None:
-    register("imagebind-image", imagebind_image)
-    register("imagebind-video", imagebind_video)
-    register("imagebind-text", imagebind_text)
-    register("imagebind-audio", imagebind_audio)
-    register("imagebind-depth", imagebind_depth)
-    register("imagebind-thermal", imagebind_thermal)
-    register("imagebind-imu", imagebind_imu)
+    register("imagebind-image", imagebind_image, modalities=("image",))
+    register("imagebind-video", imagebind_video, modalities=("video",))
+    register("imagebind-text", imagebind_text, modalities=("text",))
+    register("imagebind-audio", imagebind_audio, modalities=("audio",))
+    register("imagebind-depth", imagebind_depth, modalities=("depth",))
+    register("imagebind-thermal", imagebind_thermal, modalities=("thermal",))
+    register("imagebind-imu", imagebind_imu, modalities=("series",))

@@ -30,5 +30,5 @@ def open_clip_text(*, model: str, pretrained: str | None = None) -> Encoder:
 
 @hookimpl
 def register_encoders(register: Register) -> None:
-    register("open-clip-image", open_clip_image)
-    register("open-clip-text", open_clip_text)
+    register("open-clip-image", open_clip_image, modalities=("image",))
+    register("open-clip-text", open_clip_text, modalities=("text",))

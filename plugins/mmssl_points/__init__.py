@@ -53,4 +53,4 @@ def register_modalities(register: Register) -> None:
 
 @hookimpl
 def register_encoders(register: Register) -> None:
-    register("points-net", points_net)
+    register("points-net", points_net, modalities=("points",))

@@ -50,5 +50,5 @@ def register_modalities(register: Register) -> None:
 
 @hookimpl
 def register_encoders(register: Register) -> None:
-    register("series-conv", series_conv)
-    register("series-transformer", series_transformer)
+    register("series-conv", series_conv, modalities=("series",))
+    register("series-transformer", series_transformer, modalities=("series",))

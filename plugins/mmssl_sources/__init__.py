@@ -325,7 +325,7 @@ def open_hugging_face(
 def register_pairing_sources(register: Register) -> None:
     register("folder", open_folder)
     register("hf-dataset", open_hugging_face)
-    register("html", open_html)
-    register("streams", open_streams)
+    register("html", open_html, modalities=("image", "text"))
+    register("streams", open_streams, modalities=("series",))
     register("table", open_table)
     register("webdataset", open_webdataset)

@@ -60,4 +60,4 @@ def register_modalities(register: Register) -> None:
 
 @hookimpl
 def register_encoders(register: Register) -> None:
-    register("tabular-transformer", tabular_transformer)
+    register("tabular-transformer", tabular_transformer, modalities=("tabular",))

@@ -34,4 +34,4 @@ def register_modalities(register: Register) -> None:
 
 @hookimpl
 def register_encoders(register: Register) -> None:
-    register("small-text", small_text)
+    register("small-text", small_text, modalities=("text",))

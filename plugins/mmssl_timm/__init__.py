@@ -25,4 +25,4 @@ def timm_image(*, model: str, pretrained: bool | str = True) -> Encoder:
 
 @hookimpl
 def register_encoders(register: Register) -> None:
-    register("timm-image", timm_image)
+    register("timm-image", timm_image, modalities=("image",))

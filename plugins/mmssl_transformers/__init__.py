@@ -71,7 +71,7 @@ def hf_audio(
 
 @hookimpl
 def register_encoders(register: Register) -> None:
-    register("hf-text", hf_text)
-    register("hf-image", hf_image)
-    register("hf-audio", hf_audio)
-    register("sentence-transformers-text", sentence_transformers_text)
+    register("hf-text", hf_text, modalities=("text",))
+    register("hf-image", hf_image, modalities=("image",))
+    register("hf-audio", hf_audio, modalities=("audio",))
+    register("sentence-transformers-text", sentence_transformers_text, modalities=("text",))

@@ -128,10 +128,10 @@ def register_modalities(register: Register) -> None:
 
 @hookimpl
 def register_pairing_sources(register: Register) -> None:
-    register("video", open_video)
+    register("video", open_video, modalities=("video", "image", "audio", "text"))
 
 
 @hookimpl
 def register_encoders(register: Register) -> None:
-    register("frames", frames_encoder)
-    register("small-video-conv", small_video_conv)
+    register("frames", frames_encoder, modalities=("video",))
+    register("small-video-conv", small_video_conv, modalities=("video",))
