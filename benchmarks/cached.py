@@ -104,14 +104,13 @@ def quality(data: Path, folder: Path) -> dict[str, Any]:
                 "encoder": {"frozen": True, "cache": 1},
                 "binder": {"dim": 384, "head": head},
                 "lr": lr,
-                "epochs": 40,
+                "epochs": 10,
             }
-            for head in ("linear", "mlp")
-            for lr in (3e-4, 1e-3)
+            for head, lr in (("linear", 3e-4), ("adapter", 1e-4), ("adapter", 3e-4), ("adapter", 1e-3))
         ),
         *(
             {"way": "fine-tuned", "encoder": {}, "binder": {"dim": 384, "head": "none"}, "lr": lr, "epochs": 2}
-            for lr in (2e-5, 1e-4)
+            for lr in (2e-5, 5e-5)
         ),
     ]
     found = []

@@ -38,7 +38,8 @@ class Binder(nn.Module):
         modalities: name of the items -> what they are; used to load what ``encode`` is given.
         dim: D.
         heads: name of the items -> from features to the space, ``linear`` if not given; ``mlp`` has one hidden layer of
-            the encoder's width, ``none`` takes the features as they are, ``teacher`` keeps them out of the space.
+            the encoder's width, ``none`` takes the features as they are, ``adapter`` adds to them what it learns,
+            ``teacher`` keeps them out of the space.
         recipe: what it was built from (JSON); part of the fingerprint, since preparation has options but no weights.
     """
 
@@ -166,13 +167,32 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
+class Adapter(nn.Module):
+    """A residual of one hidden layer that begins at 0, so that training begins in the space of the features.
+
+    CLIP-Adapter, Gao et al. 2021, eq. 2, with a ratio that is learnt.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hidden, self.output = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.output.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features [B, F] with what is added."""
+        size = features.norm(dim=-1, keepdim=True)
+        return features + size * self.output(F.gelu(self.hidden(F.normalize(features, dim=-1))))
+
+
 def _head(name: str, width: int, dim: int, head: Head) -> nn.Module:
     if head == "teacher":
         return nn.Identity()
-    if head == "none":
+    if head in ("none", "adapter"):
         if width != dim:
-            raise InputError(f"encoders.{name}: head: none, but its features are {width} wide: set binder.dim={width}")
-        return nn.Identity()
+            raise InputError(
+                f"encoders.{name}: head: {head}, but its features are {width} wide: set binder.dim={width}"
+            )
+        return nn.Identity() if head == "none" else Adapter(width)
     if head == "linear":
         return nn.Linear(width, dim, bias=False)
     return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, dim, bias=False))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from multimodal_ssl.errors import InputError, nearest
 
-Head = Literal["linear", "mlp", "none", "teacher"]
+Head = Literal["linear", "mlp", "adapter", "none", "teacher"]
 
 
 class Strict(BaseModel):
@@ -150,7 +150,8 @@ class EncoderConfig(PluginConfig):
         lr: its learning rate, relative to `train.lr`.
         layer_decay: each block learns at this share of the rate of the block after it.
         head: between its features and the joint space, in place of `binder.head`; ``none`` takes the features as they
-            are, as wide as the space; ``teacher`` leaves them out of it: for the objective `distil` alone.
+            are, as wide as the space; ``adapter`` begins as that and learns what to add; ``teacher`` leaves them out of
+            it: for the objective `distil` alone.
     """
 
     frozen: bool = False

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from multimodal_ssl import Catalog, hookimpl
+from multimodal_ssl.hookspecs import Register
 from multimodal_ssl.plugins import KINDS
 
 from .toys import Offering, nothing, refusal

@@ -238,6 +238,18 @@ def test_features_as_the_space_need_its_width(tmp_path: Path) -> None:
     assert said == "encoders.a: head: none, but its features are 8 wide: set binder.dim=8"
 
 
+def test_an_adapter_begins_in_the_space_of_the_features_and_leaves_it(tmp_path: Path) -> None:
+    encoder = tuned().eval()
+    binder = Binder({"a": encoder}, {"a": NUMBER}, dim=8, heads={"a": "adapter"})
+    plain = Binder({"a": encoder}, {"a": NUMBER}, dim=8, heads={"a": "none"})
+    items = [0.1, 1.0, 3.0]
+    np.testing.assert_allclose(binder.encode("a", items), plain.encode("a", items), rtol=1e-6)
+    binder({"a": torch.stack([encoder.prepare(one) for one in items])})["a"][0, 0].backward()
+    weight = binder.heads["a"].output.weight
+    assert weight.grad is not None
+    assert weight.grad.abs().max() > 0
+
+
 def test_features_are_the_space_where_there_is_no_head(tmp_path: Path) -> None:
     values = run_config(tmp_path / "run", head="none", frozen=True).model_dump(mode="json")
     values["binder"]["dim"] = 8
