@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from mmssl_scenes.scene import WAYS, Scene
-from mmssl_scenes.tracing import CAMERA, WALL, Floats, View, middle, trace
+from mmssl_scenes.tracing import CAMERA, FOCAL, WALL, Floats, View, middle, trace
 
 COLOURS = {
     "red": (0.82, 0.10, 0.10),
@@ -19,7 +19,7 @@ COLOURS = {
     "white": (0.93, 0.93, 0.93),
 }
 TRACED = 1.0  # seconds that the trace on the floor goes back
-TRACE_WIDTH, TRACE_TINT = 0.09, np.array([0.10, 0.13, 0.25], np.float32)  # m from the middle; wet, and dark
+TRACE_WIDTH, TRACE_TINT = 0.11, np.array([0.95, 0.92, 0.78], np.float32)  # m from the middle; chalk
 AMBIENT, SHINE, SHADOW = 0.45, 0.35, 0.55
 POSTERS = 4  # at most, on the wall
 GRAIN = 0.02  # of full brightness
@@ -64,8 +64,10 @@ def _lay_floor(picture: Floats, scene: Scene, view: View, light: Floats, rng: np
     behind = -(across * way[0] + along * way[1])
     beside = across * way[1] - along * way[0]
     length = np.float32(TRACED * scene.velocity + scene.radius)
-    wet = (abs(beside) < TRACE_WIDTH) & (behind > 0) & (behind < length)
-    floor[wet] = TRACE_TINT
+    row, column = np.square(depth) / np.float32(CAMERA * FOCAL * size), depth / np.float32(FOCAL * size)
+    pixel = abs(way[0]) * row + abs(way[1]) * column  # m of the floor, across the trace
+    traced = (abs(beside) < np.maximum(TRACE_WIDTH, pixel / 2)) & (behind > 0) & (behind < length)
+    floor[traced] = TRACE_TINT
     # What is cast by a ball of this size, far enough for all of the solids.
     slope = light[[0, 2]] / light[1] * np.float32(scene.radius)
     away = np.square(across + slope[0]) + np.square(along + slope[1])

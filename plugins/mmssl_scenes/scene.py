@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
+import itertools
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -20,8 +20,6 @@ FACTORS = {
     "direction": ("leftwards", "rightwards", "towards", "away"),
     "speed": ("slow", "fast"),
 }
-COMBINATIONS = math.prod(map(len, FACTORS.values()))
-
 RADIUS = {"small": 0.30, "medium": 0.45, "large": 0.66}  # m
 DISTANCE = {"near": 2.3, "midway": 3.1, "far": 4.3}  # m
 BEARING = {"left": -0.26, "centre": 0.0, "right": 0.26}  # sideways, relative to the distance
@@ -75,16 +73,13 @@ class Scene:
         return np.random.default_rng((*self.identity, STREAMS.index(stream)))
 
 
-def combination(number: int) -> Factors:
-    """Return one of the COMBINATIONS."""
-    places = np.unravel_index(number, [len(one) for one in FACTORS.values()])
-    return Factors(*(values[place] for values, place in zip(FACTORS.values(), places, strict=True)))
+COMBINATIONS = tuple(map(Factors._make, itertools.product(*FACTORS.values())))
 
 
 def draw_scene(seed: int, number: int, rendering: int) -> Scene:
     """Return a scene of a combination, a function of these three numbers alone."""
     identity = (seed, number, rendering)
-    factors = combination(number)
+    factors = COMBINATIONS[number]
     rng = np.random.default_rng((*identity, STREAMS.index("scene")))
     near, wide, quick, aside, warm, turned = rng.uniform(-1, 1, 6).tolist()
     metres = DISTANCE[factors.distance] * (1 + SPREAD * near)
@@ -102,11 +97,10 @@ def draw_scene(seed: int, number: int, rendering: int) -> Scene:
 
 @functools.cache
 def splits() -> tuple[Literal["train", "val", "test"], ...]:
-    """Return the split of each combination: by the hash of its words, whatever their order in FACTORS."""
+    """Return the split of each combination, by the hash of its words."""
 
-    def of(number: int) -> Literal["train", "val", "test"]:
-        words = "-".join(combination(number)).encode()
-        place = int.from_bytes(hashlib.blake2b(words, digest_size=4).digest()) / 2**32
+    def of(factors: Factors) -> Literal["train", "val", "test"]:
+        place = int.from_bytes(hashlib.blake2b("-".join(factors).encode(), digest_size=4).digest()) / 2**32
         return "test" if place < 0.10 else "val" if place < 0.15 else "train"
 
-    return tuple(map(of, range(COMBINATIONS)))
+    return tuple(map(of, COMBINATIONS))

@@ -72,7 +72,7 @@ class Scenes(MapSource):
         shares = missing if isinstance(missing, Mapping) else dict.fromkeys(MODALITIES, missing)
         if unknown := shares.keys() - MODALITIES.keys():
             raise InputError(f"missing: there is no {', '.join(sorted(unknown))}; items are {', '.join(MODALITIES)}")
-        draws = np.random.default_rng((self.seed, 1)).random((self.renderings, COMBINATIONS, len(MODALITIES)))
+        draws = np.random.default_rng((self.seed, 1)).random((self.renderings, len(COMBINATIONS), len(MODALITIES)))
         # The one that is the last to go stays.
         spared = draws - np.array([shares.get(name, 0.0) for name in MODALITIES])
         present = (spared >= 0) | (spared == spared.max(-1, keepdims=True))

@@ -20,7 +20,7 @@ Distances: TypeAlias = Callable[[Floats, Floats, Floats], Floats]
 CAMERA = 0.9  # m above the floor
 FOCAL = 0.9  # of the width of the picture
 WALL = 7.0  # m
-STEPS = 20
+STEPS = 16
 REACH = 1.4  # radii: no solid is larger
 CLOSE = 0.01  # radii: what a ray comes as close to, it hits
 
