@@ -19,12 +19,11 @@ from multimodal_ssl.config import (
     Config,
     CorruptConfig,
     DecoyConfig,
-    EncoderConfig,
-    LoraConfig,
     SourceConfig,
     TrainConfig,
     TrustConfig,
 )
+from multimodal_ssl.encoder_config import EncoderConfig, LoraConfig
 from multimodal_ssl.plugins import ENTRY_POINT_GROUP, KINDS, options_of
 
 DOCS = Path(__file__).parent
@@ -104,7 +103,7 @@ def _options(options: Mapping[str, inspect.Parameter], meanings: Mapping[str, st
 
 def _type(annotation: Any) -> str:
     text = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
-    for prefix in ("typing.", "pathlib.", "multimodal_ssl.config."):
+    for prefix in ("typing.", "pathlib.", "multimodal_ssl.config.", "multimodal_ssl.encoder_config."):
         text = text.replace(prefix, "")
     return f"`{text}`".replace("|", "\\|")
 

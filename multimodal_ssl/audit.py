@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimodal_ssl.config import Config, DecoyConfig, PluginConfig
+from multimodal_ssl.config import Config, DecoyConfig
 from multimodal_ssl.data import Supply, full_key, hash64, readable
 from multimodal_ssl.decoys import choose_decoys, random_access
 from multimodal_ssl.embed import Embedded, embed
@@ -22,6 +22,7 @@ from multimodal_ssl.pipeline import check_same, fit, open_training
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.recipe import load
 from multimodal_ssl.significance import LEAST
+from multimodal_ssl.strict import PluginConfig
 from multimodal_ssl.trust import Trust
 from multimodal_ssl.verdict import Rates, Role, View, judge_kind, rows_of_unreadable
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal_ssl.config import Head
+from multimodal_ssl.encoder_config import Head
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.tuning import rest
 from multimodal_ssl.types import Encoder, Inputs, Modality

@@ -15,11 +15,12 @@ from accelerate import PartialState
 
 from multimodal_ssl.audited import apply_audit
 from multimodal_ssl.binder import Binder
-from multimodal_ssl.config import Config, EncoderConfig, SourceConfig, dump_config, load_config
+from multimodal_ssl.config import Config, SourceConfig, dump_config, load_config
 from multimodal_ssl.corrupt import corrupted
 from multimodal_ssl.data import Supply
 from multimodal_ssl.decoys import plant
 from multimodal_ssl.embed import Embedded, embed
+from multimodal_ssl.encoder_config import EncoderConfig
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.evaluation import Evaluation, evaluate
 from multimodal_ssl.features.cache import cached

@@ -10,8 +10,9 @@ from typing import Any
 
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors, save_tensors
-from multimodal_ssl.config import Config, LoraConfig
+from multimodal_ssl.config import Config
 from multimodal_ssl.data import Supply, raw_items
+from multimodal_ssl.encoder_config import LoraConfig
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.files import write_text
 from multimodal_ssl.plugins import Catalog

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from multimodal_ssl.config import EncoderConfig, LoraConfig
+from multimodal_ssl.encoder_config import EncoderConfig, LoraConfig
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.types import Encoder
 

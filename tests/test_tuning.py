@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from multimodal_ssl import Encoder, InputError
 from multimodal_ssl.binder import Binder
-from multimodal_ssl.config import EncoderConfig, parse_config
+from multimodal_ssl.config import parse_config
+from multimodal_ssl.encoder_config import EncoderConfig
 from multimodal_ssl.pipeline import fit
 from multimodal_ssl.recipe import load
 from multimodal_ssl.tuning import parameter_groups, rates, tune

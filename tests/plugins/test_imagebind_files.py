@@ -7,7 +7,7 @@ from safetensors.torch import load, save, save_file
 
 import mmssl_imagebind
 from multimodal_ssl import Catalog, InputError
-from multimodal_ssl.config import EncoderConfig, LoraConfig
+from multimodal_ssl.encoder_config import EncoderConfig, LoraConfig
 from multimodal_ssl.tuning import add_lora, tune
 
 from .imagebind_checkpoints import SIZE, checkpoint

@@ -19,7 +19,8 @@ import mmssl_image
 import mmssl_video
 from mmssl_video.frames import FramesEncoder
 from multimodal_ssl import Catalog, Encoder, MapSource, Sample, hookimpl, objectives
-from multimodal_ssl.config import EncoderConfig, parse_config
+from multimodal_ssl.config import parse_config
+from multimodal_ssl.encoder_config import EncoderConfig
 from multimodal_ssl.hookspecs import Register
 from multimodal_ssl.pipeline import fit, load
 from multimodal_ssl.testing import check_encoder
