@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from multimodal_ssl.strict import PluginConfig, Strict
 
@@ -28,6 +29,15 @@ class LoraConfig(Strict):
     dropout: float = Field(default=0, ge=0, lt=1)
     dora: bool = False
     targets: str | None = None
+
+    @field_validator("targets")
+    @classmethod
+    def _expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from error
+        return value
 
 
 class StartConfig(Strict):

@@ -23,7 +23,7 @@ from multimodal_ssl.embed import Embedded, embed
 from multimodal_ssl.encoder_config import EncoderConfig
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.evaluation import Evaluation, evaluate
-from multimodal_ssl.features.cache import cached
+from multimodal_ssl.features.cache import cached, can_cache
 from multimodal_ssl.files import write_text
 from multimodal_ssl.metrics import summarise
 from multimodal_ssl.plan import Plan
@@ -38,7 +38,7 @@ from multimodal_ssl.voting import Voice
 from multimodal_ssl.voting import merge as vote
 
 MARK = "# Written by mmssl: the config of the run in this folder, with every default.\n"
-FREE_ON_RESUME = {"workers", "log_every", "checkpoint_every", "max_unreadable"}
+FREE_ON_RESUME = {"cache", "workers", "log_every", "checkpoint_every", "max_unreadable"}
 
 
 def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None) -> Binder:
@@ -62,6 +62,12 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
                 f"{', '.join(supply.names)}: leave the source out, or take another objective"
             )
     pairs = [pair for pair in pairs if objective.takes(pair)]
+    for name, one in config.encoders.items():
+        if one.head == "teacher" and name not in objective.taught_by:
+            raise InputError(
+                f"encoders.{name}: head: teacher, but the objective {config.objective.name!r} has no such teacher: "
+                "take objective distil and name it in `teachers`"
+            )
     plan = make_plan(config, supplies, objective)
     count_steps(plan, config.train)
     torch.manual_seed(config.seed)
@@ -86,7 +92,14 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     learner = Learner(binder, objective)
     if views := cached_views(config):
         with process.main_process_first():  # the others find everything in the cache
-            taking, supplies = cached(binder, supplies, views, folder=config.cache, workers=config.train.workers)
+            taking, supplies = cached(
+                binder,
+                supplies,
+                views,
+                folder=config.cache,
+                workers=config.train.workers,
+                max_unreadable=config.train.max_unreadable,
+            )
         learner, plan = Learner(taking, objective), make_plan(config, supplies, objective)
     encoders = {name: learner.binder.encoder(name) for name in binder.encoders}
     train(
@@ -158,7 +171,8 @@ def evaluate_run(
         raise InputError(f"the config of {run} has no `evaluation:` sources; give one, e.g. evaluation=[{{name: ...}}]")
     binder = binder or load(run, catalog=catalog)
     supplies = open_supplies(config.evaluation, catalog)
-    if (views := dict.fromkeys(cached_views(config), 1)) and not traits:  # they are of what is prepared
+    views = dict.fromkeys(cached_views(config), 1)
+    if views and not traits and all(can_cache(one, views) for one in supplies):  # traits are of what is prepared
         binder, supplies = cached(binder, supplies, views, folder=config.cache, workers=config.train.workers)
     return evaluate(embed(binder, supplies, workers=config.train.workers, traits=traits)[0])
 
@@ -252,6 +266,8 @@ def _claim(config: Config, *, resume: bool) -> None:
             raise InputError(
                 f"{run} holds a run already: --resume goes on with it, run=OTHER trains into another folder"
             )
+        if "blended" in (read_recipe(run) if (run / "binder.json").exists() else {}):
+            raise InputError(f"{run} is a blend, which no training goes on from: give another folder with run=OTHER")
         check_same(config)
     elif any(run.iterdir()) and not (path.exists() and path.read_text().startswith(MARK)):
         raise InputError(

@@ -160,10 +160,11 @@ def read_recipe(run: Path) -> dict[str, Any]:
 
 
 def _from_recipe(recipe: Mapping[str, Any], catalog: Catalog) -> Binder:
-    encoders = {
-        name: catalog.create("encoders", one["name"], options=one["options"])
-        for name, one in recipe["encoders"].items()
+    given = recipe["encoders"]
+    made = {  # in an order of their own, so that a seed gives equal weights however the recipe was written
+        name: catalog.create("encoders", given[name]["name"], options=given[name]["options"]) for name in sorted(given)
     }
+    encoders = {name: made[name] for name in given}
     kinds = dict(recipe["modalities"])
     for name, encoder in encoders.items():
         # What learns nothing, such as the text tower of a space that others are bound to, may stand in no source.

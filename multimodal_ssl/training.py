@@ -88,7 +88,7 @@ def train(
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # a batch holds some modalities
     )
     groups = list(parameter_groups(learner, config.weight_decay, rates or {}))
-    if not groups:
+    if not any(one.requires_grad for one in learner.binder.parameters()):
         raise InputError("nothing learns: every encoder is frozen and has no head; give one a head, or let it learn")
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
     each = count_steps(plan, config)

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from multimodal_ssl.encoder_config import EncoderConfig, LoraConfig
 from multimodal_ssl.errors import InputError
@@ -41,6 +42,7 @@ def add_lora(name: str, encoder: Encoder, config: LoraConfig) -> None:
     """Put low-rank updates beside the linear layers of an encoder and freeze all else; first they change nothing."""
     from peft import LoraConfig as Updates
     from peft import inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer as Layer
 
     kinds = (nn.Linear, nn.MultiheadAttention)
     parents = [one for one, module in encoder.named_modules() if isinstance(module, nn.MultiheadAttention)]
@@ -63,10 +65,39 @@ def add_lora(name: str, encoder: Encoder, config: LoraConfig) -> None:
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
             use_dora=config.dora,
-            target_modules=targets,
+            target_modules="|".join(map(re.escape, targets)),  # of a list it takes suffixes
         ),
         encoder,
     )
+    for module in encoder.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0  # torch's fused path in eval mode reads weights past the updates
+        elif isinstance(module, Layer) and isinstance(module.get_base_layer(), nn.MultiheadAttention):
+            keeper = _Keeper()
+            module.register_forward_pre_hook(keeper.keep)
+            module.register_forward_hook(keeper.restore)
+
+
+class _Keeper:
+    """Keeps an attention's frozen weights to the bit: peft adds the update to them for each call, and takes it away.
+
+    What is left of that by rounding would change them a little at each step.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Tensor] = {}
+
+    def keep(self, attention: nn.Module, *_: object) -> None:
+        """Remember them."""
+        self.kept = {name: one.clone() for name, one in attention.state_dict().items() if "lora_" not in name}
+
+    def restore(self, attention: nn.Module, *_: object) -> None:
+        """Put them back."""
+        with torch.no_grad():
+            for name, one in attention.state_dict().items():
+                if name in self.kept:
+                    one.copy_(self.kept[name])
+        self.kept = {}
 
 
 def is_frozen(encoder: nn.Module) -> bool:

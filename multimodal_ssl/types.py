@@ -271,10 +271,12 @@ class Objective(nn.Module, ABC):
     Attributes:
         trusts: whether ``weight`` should hold the running agreement of each sample (see trust.py).
         wants_groups: whether samples of one group are to meet in a batch; else they are kept apart where that can be.
+        taught_by: names of the items that are a teacher's embeddings; no other objective can have such.
     """
 
     trusts: bool = False
     wants_groups: bool = False
+    taught_by: Collection[str] = ()
 
     @abstractmethod
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:

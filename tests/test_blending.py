@@ -14,10 +14,10 @@ from torch import Tensor
 from multimodal_ssl import Catalog
 from multimodal_ssl.blending import blend, save_blend, untrained
 from multimodal_ssl.cli import mmssl
-from multimodal_ssl.config import Config, parse_config
+from multimodal_ssl.config import Config, parse_config, parse_sources
 from multimodal_ssl.guard import guard, old_skill, open_guard
-from multimodal_ssl.pipeline import fit
-from multimodal_ssl.recipe import load
+from multimodal_ssl.pipeline import fit, open_supplies
+from multimodal_ssl.recipe import build_binder, load
 
 from .toys import Numbers, Waves, catalog, refusal, toy_config
 
@@ -67,6 +67,24 @@ def test_blends_lie_on_the_line_between_before_and_after(run) -> None:
         torch.testing.assert_close(weights(blend(config.run, alpha, catalog=known)), torch.lerp(before, after, alpha))
     heads = blend(config.run, 0.3, catalog=known).heads["a"].weight
     assert torch.equal(heads, load(config.run, catalog=known).heads["a"].weight)
+
+
+def test_before_training_is_before_training_in_whatever_order_encoders_are_given(tmp_path) -> None:
+    known = catalog([Numbers(40)])  # whose encoders begin at random
+    values = toy_config(tmp_path / "run", "ba").model_dump(mode="json")
+    torch.manual_seed(0)
+    before = build_binder(parse_config(values), open_supplies(parse_sources(["0"]), known), known)
+    fit(parse_config(values), catalog=known)
+    for name in "ab":
+        found = untrained(tmp_path / "run", catalog=known).encoder(name).layer.weight
+        assert torch.equal(found, before.encoder(name).layer.weight)
+
+
+def test_a_blend_is_not_trained_on(run, tmp_path, monkeypatch) -> None:
+    config, known = run
+    save_blend(config.run, 0.5, tmp_path / "half", catalog=known)
+    moved = parse_config({**config.model_dump(mode="json"), "run": str(tmp_path / "half")})
+    assert "is a blend" in refusal(lambda: fit(moved, resume=True, catalog=known))
 
 
 def test_of_lora_a_blend_is_a_part_of_the_update(tmp_path) -> None:

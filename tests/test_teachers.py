@@ -72,6 +72,12 @@ def test_teachers_are_no_part_of_the_space(tmp_path: Path) -> None:
     assert all(one.trained for one in directions)
 
 
+def test_a_teacher_that_the_objective_does_not_know_is_refused(tmp_path: Path) -> None:
+    values = values_of(tmp_path / "run") | {"objective": "info-nce"}
+    said = refusal(lambda: fit(parse_config(values), catalog=KNOWN))
+    assert said.startswith("encoders.ta: head: teacher, but the objective 'info-nce' has no such teacher")
+
+
 def test_a_teacher_of_another_width_is_told_of_each_sample(tmp_path: Path) -> None:
     values = values_of(tmp_path / "run")
     values["encoders"]["ta"] = {"name": "vector", "width": 4, "head": "teacher"}

@@ -15,6 +15,7 @@ from multimodal_ssl import Encoder, InputError
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.config import parse_config
 from multimodal_ssl.encoder_config import EncoderConfig
+from multimodal_ssl.layers import Transformer
 from multimodal_ssl.pipeline import fit
 from multimodal_ssl.recipe import load
 from multimodal_ssl.tuning import parameter_groups, rates, tune
@@ -174,8 +175,52 @@ def test_lora_learns_in_attentions_of_torch() -> None:
     inputs = torch.randn(5, 2)
     torch.testing.assert_close(encoder(inputs), plain(inputs))
     encoder(inputs).sum().backward()
+    kept = {name: one.clone() for name, one in encoder.state_dict().items() if "lora" not in name}
+    with torch.no_grad():
+        for name, one in encoder.named_parameters():
+            if "lora_B" in name:
+                one.normal_()
+    for _ in range(3):
+        encoder(inputs)
+    assert all(torch.equal(encoder.state_dict()[name], one) for name, one in kept.items())
     assert any("attention" in name for name in learning(encoder))
     assert all(one.grad is not None for one in encoder.parameters() if one.requires_grad)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_updates_count_in_training_and_after(heads: int) -> None:
+    class Seeing(Deep):
+        def __init__(self) -> None:
+            super().__init__()
+            self.see = Transformer(8, depth=1, heads=heads)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.see(self.norm(self.stem(inputs))[:, None], torch.ones(len(inputs), 1, dtype=torch.bool))[:, 0]
+
+    encoder = Seeing()
+    tune("a", encoder, EncoderConfig(name="deep", lora={"rank": 2}))
+    inputs = torch.randn(5, 2)
+    with torch.no_grad():
+        before = encoder.eval()(inputs)
+        for name, one in encoder.named_parameters():
+            if "lora_B" in name and "see" in name:
+                one.normal_()
+        after = encoder.eval()(inputs)
+        torch.testing.assert_close(after, encoder.train()(inputs))
+        assert float((after - before).abs().max()) > 0.1
+
+
+def test_only_the_layers_that_are_named_get_updates() -> None:
+    class Twice(Deep):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.ModuleDict({"stem": nn.Linear(2, 8)})
+
+    encoder = Twice()
+    tune("a", encoder, EncoderConfig(name="deep", lora={"targets": "^stem$"}))
+    assert {name.split(".lora_")[0] for name in learning(encoder)} == {"stem"}
+    with pytest.raises(InputError, match="is no regular expression"):
+        run_config(Path("run"), lora={"targets": "*layer"})
 
 
 def test_a_run_with_lora_is_saved_whole_and_loaded(tmp_path: Path) -> None:
@@ -228,7 +273,6 @@ def test_nothing_that_learns_is_an_error(tmp_path: Path) -> None:
     values = toy_config(tmp_path / "run", "ab").model_dump(mode="json")
     values["encoders"] = {key: {"name": "waves", "frozen": True, "head": "none"} for key in "ab"}
     values["binder"]["dim"] = 8
-    values["objective"] = {"name": "info-nce", "learn_temperature": False}
     said = refusal(lambda: fit(parse_config(values), catalog=catalog([Numbers(40)])))
     assert said.startswith("nothing learns")
 

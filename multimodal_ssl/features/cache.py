@@ -6,30 +6,42 @@ view of it was taken: so runs, sources and samples share it, and nothing stale i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from multimodal_ssl.binder import Binder, evaluating, fingerprint_of, to_device
 from multimodal_ssl.data import Supply, Ticket, batches, read_sample
-from multimodal_ssl.digests import content_digest, digest
+from multimodal_ssl.digests import digest
 from multimodal_ssl.errors import InputError, UnreadableError
 from multimodal_ssl.features.source import FeatureSource, Known
 from multimodal_ssl.features.store import FeatureStore, default_folder
 from multimodal_ssl.features.vectors import VECTOR, Vectors
 from multimodal_ssl.plan import ordered_tickets
-from multimodal_ssl.types import Encoder, Inputs, MapSource, Modality
+from multimodal_ssl.types import Encoder, Inputs, LazyItem, MapSource, Modality
 
-BATCH = 256  # items that are encoded at once
+BATCH = 128  # views that are prepared and encoded at once
+
+
+class Seen(NamedTuple):
+    """A sample that could be read; `row` is its place in a source with random access, else -1."""
+
+    key: str
+    group: str
+    weight: float
+    row: int
+    names: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -37,15 +49,16 @@ class Found:
     """What a worker found of the samples of a ticket.
 
     Attributes:
-        samples: key, group, weight, row (its place in the ticket for a stream) and names of the items of each sample.
         keys: name -> the keys of its views, for each sample that has it.
-        prepared: name -> key and inputs of the views that the cache lacks.
+        missing: name -> keys of the views that the cache lacks.
+        inputs: name -> these views, as the encoder takes them; a tensor for each item would need a file each.
         unreadable: key and reason.
     """
 
-    samples: list[tuple[str, str, float, int, tuple[str, ...]]]
+    samples: list[Seen]
     keys: dict[str, list[list[int]]]
-    prepared: dict[str, list[tuple[int, Inputs]]]
+    missing: dict[str, list[int]]
+    inputs: dict[str, Inputs]
     unreadable: list[tuple[str, str]]
 
 
@@ -65,7 +78,8 @@ class Look(Dataset[Found]):
 
     def __getitem__(self, ticket: Ticket) -> Found:
         names = [name for name in ticket.names if name in self.stores]
-        found = Found([], {name: [] for name in names}, {name: [] for name in names}, [])
+        found = Found([], {name: [] for name in names}, {}, {}, [])
+        prepared: dict[str, dict[int, Inputs]] = {name: {} for name in names}
         for row in ticket.rows:
             key = f"row {row}" if isinstance(row, int) else row.key
             try:
@@ -79,31 +93,45 @@ class Look(Dataset[Found]):
                 found.unreadable.append((key, f"{type(error).__name__}: {error}"))
                 continue
             place = row if isinstance(row, int) else -1
-            found.samples.append((key, sample.group, sample.weight, place, ticket.names))
-            for name, (keys, prepared) in views.items():
+            found.samples.append(Seen(key, sample.group, sample.weight, place, ticket.names))
+            for name, (keys, new) in views.items():
                 found.keys[name].append(keys)
-                found.prepared[name] += prepared
+                prepared[name] |= new
+        for name, ready in prepared.items():
+            if ready:
+                found.missing[name] = list(ready)
+                found.inputs[name] = self.encoders[name].collate(list(ready.values()))
         return found
 
-    def _views(self, name: str, item: Any) -> tuple[list[int], list[tuple[int, Inputs]]]:
+    def _views(self, name: str, item: Any) -> tuple[list[int], dict[int, Inputs]]:
         """Return the keys of the views of an item, and those that are not in the cache, prepared."""
         encoder, modality = self.encoders[name], self.modalities[name]
         try:
-            own = item_key(item)
-        except TypeError:  # a raw item of a kind that has no digest: its prepared tensors have
+            own = item_key(item, modality.name)
+        except TypeError:  # a raw item of a kind that has no digest of its own: its prepared tensors have
             own = digest(encoder.prepare(modality.open(item))) or 1
         keys = [view_key(own, view) for view in range(self.views[name])]
         missing = np.flatnonzero(self.stores[name].find(np.array(keys, np.int64)) < 0).tolist()
         raw = modality.open(item) if missing else None
-        return keys, [(keys[view], encoder.prepare(raw, view_rng(own, view))) for view in missing]
+        return keys, {keys[view]: encoder.prepare(raw, view_rng(own, view)) for view in missing}
 
 
-def item_key(item: Any) -> int:
-    """Return a 64-bit key of what an item holds, never 0; of a file by its path, size and time of its last change."""
-    if isinstance(item, Path):
-        state = item.stat()
+def item_key(item: Any, modality: str) -> int:
+    """Return a 64-bit key of what an item holds, never 0; of a file by its path, size and time of its last change.
+
+    Raises TypeError for a kind of item that has none, such as a picture, whose pixels are not all that it is.
+    """
+    if isinstance(item, LazyItem):
+        item = item.read()
+    if isinstance(item, Path) or (isinstance(item, str) and modality != "text"):
+        state = os.stat(item)
         return digest(f"{os.path.abspath(item)} {state.st_size} {state.st_mtime_ns}") or 1
-    return content_digest(item) or 1
+    if isinstance(item, bytes | bytearray | memoryview):
+        whole = hashlib.blake2b(item, digest_size=8).digest()  # `content_digest` takes parts of large ones
+        return int.from_bytes(whole, "little", signed=True) or 1
+    if not isinstance(item, str | int | float | np.ndarray | np.generic | Tensor | Mapping | list | tuple):
+        raise TypeError(f"{type(item).__name__} has no key")
+    return digest(item) or 1
 
 
 def view_key(key: int, view: int) -> int:
@@ -116,18 +144,30 @@ def view_rng(key: int, view: int) -> np.random.Generator | None:
     return None if view == 0 else np.random.default_rng((key % 2**64, view))
 
 
+def can_cache(supply: Supply, views: Mapping[str, int]) -> bool:
+    """Tell whether the features of a supply's items can be cached: of all of them, or it has random access."""
+    return isinstance(supply.source, MapSource) or {name in views for name in supply.names} in ({True}, {False})
+
+
 def cached(
-    binder: Binder, supplies: Sequence[Supply], views: Mapping[str, int], *, folder: Path | None, workers: int = 0
+    binder: Binder,
+    supplies: Sequence[Supply],
+    views: Mapping[str, int],
+    *,
+    folder: Path | None,
+    workers: int = 0,
+    max_unreadable: float = 1.0,
 ) -> tuple[Binder, list[Supply]]:
     """Return a Binder that takes the features of encoders, with the same heads, and supplies that give them.
 
     Features that the cache lacks are computed into it. Raises InputError where a source without random access has
-    items that are not cached beside ones that are.
+    items that are not cached beside ones that are, or where too large a share of samples can't be read.
 
     Args:
         views: name of the items -> number of views, of each encoder whose features are to be cached.
         folder: of the cache; None is `default_folder`.
     """
+    device = binder.device
     encoders = {name: binder.encoder(name) for name in views}
     stores = {name: open_store(binder, name, folder) for name in views}
     modalities = {**binder.modalities, **dict.fromkeys(views, VECTOR)}
@@ -140,21 +180,24 @@ def cached(
         if not names:
             made.append(supply)
             continue
-        whole = len(names) == len(supply.names)
-        if not whole and not isinstance(source, MapSource):
+        if not can_cache(supply, views):
             others = [name for name in supply.names if name not in names]
             raise InputError(
                 f"sources.{position} has no random access: the features of {', '.join(names)} can be cached only with "
                 f"those of {', '.join(others)}; freeze and cache these too, or leave out cache"
             )
         known = compute(Look([supply], encoders, binder.modalities, stores, views), supply, workers)
-        source = FeatureSource(
-            source if isinstance(source, MapSource) else None,
-            {name: source.modalities[name] for name in supply.names},
-            known,
-            {name: stores[name] for name in names},
-        )
-        made.append(replace(supply, source=source))
+        lost, total = len(known.unreadable), len(known.unreadable) + len(known.keys)
+        if lost > max_unreadable * total:
+            key, reason = known.unreadable[0]
+            raise InputError(
+                f"{lost} of {total} samples can't be read, train.max_unreadable is {max_unreadable}; e.g. {key}: "
+                f"{reason}"
+            )
+        kinds = {name: source.modalities[name] for name in supply.names}
+        features = FeatureSource(source, kinds, known, {name: stores[name] for name in names})
+        made.append(replace(supply, source=features))
+    binder.to(device)
     return binder.with_encoders(taking, modalities), made
 
 
@@ -170,48 +213,39 @@ def open_store(binder: Binder, name: str, folder: Path | None) -> FeatureStore:
 def compute(look: Look, supply: Supply, workers: int) -> Known:
     """Go through a supply once, compute into the cache what it lacks, and return what was seen."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    waiting: dict[str, dict[int, Inputs]] = {name: {} for name in look.stores}
     done: dict[str, set[int]] = {name: set() for name in look.stores}
-    samples: list[tuple[str, str, float, int, tuple[str, ...]]] = []
+    samples: list[Seen] = []
     keys: dict[str, list[list[int]]] = {name: [] for name in look.stores}
     unreadable: list[tuple[str, str]] = []
-
-    def encode(name: str, least: int) -> None:
-        while len(waiting[name]) >= least:
-            some = list(waiting[name])[:BATCH]
-            encoder = look.encoders[name].to(device)
-            prepared = [waiting[name].pop(key) for key in some]
-            with torch.inference_mode(), evaluating(encoder):
-                features = encoder(to_device(encoder.collate(prepared), device)).float().cpu().numpy()
-            finite = np.isfinite(features).all(1)
-            look.stores[name].append(np.array(some, np.int64)[finite], features[finite])
-            done[name].update(some)
-
     total = len(supply.source) if isinstance(supply.source, MapSource) else None
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(
-            f"features of {', '.join(name for name in supply.names if name in look.stores)}", total=total
-        )
-        for found in batches(look, ordered_tickets([supply], batch=BATCH), workers=workers):
+    names = [name for name in supply.names if name in look.stores]
+    batch = max(1, BATCH // max(look.views[name] for name in names))
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar, torch.inference_mode():
+        task = bar.add_task(f"features of {', '.join(names)}", total=total)
+        for found in batches(look, ordered_tickets([supply], batch=batch), workers=workers):
             unreadable += found.unreadable
             samples += found.samples
             for name in keys:
                 own = iter(found.keys.get(name, ()))
-                keys[name] += [next(own) if name in sample[4] else [0] * look.views[name] for sample in found.samples]
-                for key, inputs in found.prepared.get(name, ()):
-                    if key not in done[name]:
-                        waiting[name][key] = inputs
-                encode(name, BATCH)
+                keys[name] += [next(own) if name in one.names else [0] * look.views[name] for one in found.samples]
+            for name, inputs in found.inputs.items():
+                missing = np.array(found.missing[name], np.int64)
+                new = np.array([key not in done[name] for key in found.missing[name]])
+                if new.any():
+                    encoder = look.encoders[name].to(device)
+                    with evaluating(encoder):
+                        features = encoder(to_device(inputs, device)).float().cpu().numpy()
+                    kept = new & np.isfinite(features).all(1)
+                    look.stores[name].append(missing[kept], features[kept])
+                    done[name].update(found.missing[name])
             bar.advance(task, len(found.samples) + len(found.unreadable))
-        for name in keys:
-            encode(name, 1)
     return known_of(look, samples, keys, unreadable)
 
 
 def known_of(
     look: Look,
-    samples: Sequence[tuple[str, str, float, int, tuple[str, ...]]],
+    samples: Sequence[Seen],
     keys: Mapping[str, Sequence[Sequence[int]]],
     unreadable: Sequence[tuple[str, str]],
 ) -> Known:
@@ -222,13 +256,13 @@ def known_of(
         look.stores[name].refresh()
         absent = (look.stores[name].find(table.ravel()).reshape(table.shape) < 0).any(1) & (table[:, 0] != 0)
         lost |= {int(place): f"its {name} has no finite features" for place in np.flatnonzero(absent)}
-    order = sorted((one for one in range(len(samples)) if one not in lost), key=lambda one: samples[one][3])
+    order = sorted((one for one in range(len(samples)) if one not in lost), key=lambda one: samples[one].row)
     return Known(
-        keys=[samples[one][0] for one in order],
-        groups=[samples[one][1] for one in order],
-        weights=[samples[one][2] for one in order],
-        rows=[samples[one][3] for one in order],
+        keys=[samples[one].key for one in order],
+        groups=[samples[one].group for one in order],
+        weights=[samples[one].weight for one in order],
+        rows=[samples[one].row for one in order],
         features={name: table[order] for name, table in tables.items()},
-        present=[samples[one][4] for one in order],
-        unreadable=[*unreadable, *((samples[one][0], why) for one, why in lost.items())],
+        present=[samples[one].names for one in order],
+        unreadable=[*unreadable, *((samples[one].key, why) for one, why in lost.items())],
     )

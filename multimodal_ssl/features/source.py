@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from multimodal_ssl.data import number_groups
 from multimodal_ssl.features.store import FeatureStore
 from multimodal_ssl.items import overlay
-from multimodal_ssl.types import Manifest, MapSource, Sample
+from multimodal_ssl.skipped import Skipped
+from multimodal_ssl.types import Manifest, MapSource, PairingSource, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +42,22 @@ class FeatureSource(MapSource):
     """The samples of a source with features as some of their items, or as all: then the source is not read again.
 
     Args:
-        source: None if it has no random access.
+        source: what the samples are of.
         modalities: of the items that the samples keep.
         stores: name -> where its features are.
     """
 
     def __init__(
         self,
-        source: MapSource | None,
+        source: PairingSource,
         modalities: Mapping[str, str],
         known: Known,
         stores: Mapping[str, FeatureStore],
     ) -> None:
         self.known, self.stores = known, dict(stores)
-        self.source = source if len(stores) < len(modalities) else None
+        self.source = source if isinstance(source, MapSource) and len(stores) < len(modalities) else None
         self.modalities = {name: "vector" if name in stores else kind for name, kind in modalities.items()}
-        self.skipped = known.unreadable
+        self.skipped = Skipped([("", source.skipped), ("", known.unreadable)])
         self._rows = {
             name: stores[name].find(keys.ravel()).reshape(keys.shape) for name, keys in known.features.items()
         }
@@ -87,10 +88,10 @@ class FeatureSource(MapSource):
         return self._manifest
 
 
-def _manifest(source: MapSource | None, names: Sequence[str], known: Known) -> Manifest:
+def _manifest(source: PairingSource, names: Sequence[str], known: Known) -> Manifest:
     present = np.array([[name in has for name in names] for has in known.present], bool).reshape(-1, len(names))
     group = number_groups(known.groups)
-    if source is None:
+    if not isinstance(source, MapSource):
         return Manifest(present, group)
     told = source.manifest().take(np.array(known.rows, np.int64))
     columns = [list(source.modalities).index(name) for name in names]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from multimodal_ssl.hookspecs import Pairs
 from multimodal_ssl.types import Alignment, Objective
 
-OTHERS = "others"  # the name of the centroid
+OTHERS = "(others)"  # the name of the centroid, which no items can have
 
 
 class Anchor(Objective):

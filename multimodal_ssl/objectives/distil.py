@@ -41,6 +41,7 @@ class Distil(Objective):
     ) -> None:
         super().__init__()
         self.inner, self.pairs, self.teachers = inner, tuple(pairs), dict(teachers)
+        self.taught_by = tuple(teachers.values())
         self.share, self.sharpness = share, 1 / temperature
         start = torch.tensor(-math.log(temperature))
         self.log_scale = nn.ParameterDict({f"{a}-{b}": nn.Parameter(start.clone()) for a, b in pairs})

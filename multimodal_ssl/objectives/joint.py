@@ -111,9 +111,14 @@ class Symile(Objective):
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
         orders = None
         if self.negatives == "linear" and len(views) > 2:  # of two, all tuples are no more
-            # Drawn by the batch itself: so every process draws the same.
+            # Drawn by the batch itself, whatever its order: so any number of processes draws the same.
             generator = torch.Generator().manual_seed(int(group.sum()) % 2**63)
-            orders = [torch.randperm(len(group), generator=generator).to(group.device) for _ in views]
+            rank = group.argsort(stable=True)
+            orders = []
+            for _ in views:
+                order = torch.empty_like(rank)
+                order[rank] = rank[torch.randperm(len(group), generator=generator).to(group.device)]
+                orders.append(order)
         return symile(list(views.values()), bounded_scale(self.log_scale[str(len(views))]), orders, group, weight)
 
     def loss_at_chance(self, batch: int) -> float | None:

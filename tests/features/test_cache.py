@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from multimodal_ssl import Manifest, MapSource, Sample
@@ -230,14 +231,46 @@ def test_samples_that_can_not_be_read_or_have_no_finite_features_are_left_out_an
     assert told == {"row 7": "OSError: disk", "11": "its b has no finite features"}
 
 
+def test_too_many_unreadable_samples_stop_the_run_as_without_a_cache(tmp_path) -> None:
+    known = catalog([Numbers(40, broken=set(range(30)))], encoder=Waves)
+    said = refusal(lambda: fit(config_of(tmp_path / "run"), catalog=known))
+    assert said.startswith("30 of 40 samples can't be read, train.max_unreadable is 0.1; e.g. ")
+
+
+def test_what_a_stream_skipped_is_still_told(tmp_path) -> None:
+    stream = Stream(Numbers(40, broken={3}))
+    fit(config_of(tmp_path / "run"), catalog=catalog([stream], encoder=Waves))
+    assert [row["key"] for row in read_rows(tmp_path / "run")] == ["line 3"]
+
+
+def test_an_evaluation_of_which_a_part_is_cached_and_that_is_a_stream_is_encoded_anew(tmp_path) -> None:
+    known = catalog([Numbers(40), Stream(Numbers(10))], encoder=Waves)
+    values = config_of(tmp_path / "run", only="a").model_dump(mode="json")
+    fit(parse_config({**values, "evaluation": ["1"]}), catalog=known)
+    assert len(bench(tmp_path / "run", catalog=known)) == 2
+
+
+def test_items_that_differ_have_keys_that_differ(tmp_path) -> None:
+    large = bytearray(12 << 20)
+    before = item_key(bytes(large), "audio")
+    large[4 << 20] = 1
+    assert item_key(bytes(large), "audio") != before
+    with pytest.raises(TypeError):  # of two palettes the pixels may be the same
+        item_key(Image.new("P", (2, 2)), "image")
+    path = tmp_path / "one.npy"
+    path.write_bytes(b"1")
+    assert item_key(str(path), "vector") == item_key(path, "vector") != item_key(str(path), "text")
+    assert item_key(np.zeros(2, np.float32), "series") != item_key(np.zeros(2, np.float64), "series")
+
+
 def test_a_file_is_known_by_path_size_and_time(tmp_path) -> None:
     path = tmp_path / "item.txt"
     path.write_text("one")
-    first = item_key(path)
-    assert item_key(tmp_path / "." / "item.txt") == first
+    first = item_key(path, "audio")
+    assert item_key(tmp_path / "." / "item.txt", "audio") == first
     os.utime(path, ns=(1, 1))
-    assert item_key(path) != first
-    assert item_key("one") == item_key("one") != item_key("two")
+    assert item_key(path, "audio") != first
+    assert item_key("one", "text") == item_key("one", "text") != item_key("two", "text")
 
 
 def test_views_have_keys_of_their_own() -> None:
