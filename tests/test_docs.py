@@ -8,7 +8,7 @@ import pytest
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.mark.parametrize("page", ["cli.md", "reference.md"])
+@pytest.mark.parametrize("page", ["cli.md", "kinds.md", "reference.md"])
 def test_the_pages_made_from_code_are_in_step_with_it(page: str) -> None:
     spec = importlib.util.spec_from_file_location("make_docs", DOCS / "make.py")
     assert spec

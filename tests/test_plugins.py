@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
 from collections.abc import Callable
 
 import pytest
 
-from multimodal_ssl import Catalog, hookimpl
+from multimodal_ssl import Catalog, features, hookimpl, objectives
 from multimodal_ssl.hookspecs import Register
 from multimodal_ssl.plugins import KINDS
 
@@ -185,6 +187,12 @@ def test_a_modality_is_made_once() -> None:
     catalog = Catalog.of(smell=Smell())
     assert catalog.modality("smell") is catalog.modality("smell")
     assert catalog.modality("smell") is not Catalog.of(smell=Smell()).modality("smell")
+
+
+def test_no_module_of_ours_takes_the_place_of_a_factory_of_its_name() -> None:
+    for package in (objectives, features):
+        modules = {one.name for one in pkgutil.iter_modules(package.__path__)}
+        assert not modules & {name for name, one in vars(package).items() if inspect.isfunction(one)}
 
 
 def test_what_an_encoder_takes_is_told_before_it_is_made() -> None:

@@ -264,7 +264,7 @@ def test_the_rate_of_an_encoder_reaches_the_optimizer(tmp_path: Path) -> None:
         config = run_config(run, lr=lr)
         torch.manual_seed(config.seed)
         before = Deep().stem.weight.detach().clone()
-        return float((fit(config, catalog=known).encoder("a").stem.weight - before).abs().max())
+        return float((fit(config, catalog=known).encoder("a").stem.weight - before).detach().abs().max())
 
     assert moved(0.01) < 0.05 * moved(1.0)
 

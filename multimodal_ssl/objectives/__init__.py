@@ -230,7 +230,7 @@ def distil(
         share: of the teachers in the loss.
         temperature: of the teachers.
     """
-    from multimodal_ssl.objectives.distil import Distil
+    from multimodal_ssl.objectives.teaching import Distil
 
     names = sorted({name for pair in pairs for name in pair})
     for name in teachers:

@@ -46,7 +46,7 @@ def test_training_draws_one_of_several_views_and_evaluation_takes_the_first() ->
         (np.zeros((2, 2, 2)), r"not of shape \(2, 2, 2\)"),
         (np.zeros(0), "not of shape"),
         ([1.0, float("nan")], "not finite"),
-        (b"nonsense", ""),
+        (b"nonsense", "pickled"),
         (npy(np.array([{}], object)), "allow_pickle"),
     ],
 )
