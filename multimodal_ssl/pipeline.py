@@ -74,12 +74,9 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     binder = build_binder(config, supplies, catalog)
     start_encoders(binder, config)
     weighs(objective, config.trust)
-    for place, supply in (  # a mistake there is better told now than after training
-        (place, supply)
-        for place, sources in (("evaluation", config.evaluation), ("guard", config.guard))
-        for supply in open_supplies(sources, catalog)
-    ):
-        for name in supply.names:
+    for place, sources in (("evaluation", config.evaluation), ("guard", config.guard)):
+        held_out = open_supplies(sources, catalog)  # a mistake there is better told now than after training
+        for name in (name for supply in held_out for name in supply.names):
             if name not in binder.encoders:
                 raise InputError(f"{place}: no encoder for {name!r}: leave it out with `use: [...]`")
     if process.is_main_process:

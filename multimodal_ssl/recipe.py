@@ -141,6 +141,7 @@ def save_binder(run: Path, binder: Binder, **about: Any) -> None:
 
 
 def read_recipe(run: Path) -> dict[str, Any]:
+    """Return what binder.json of a run tells; raise InputError if it is missing, damaged or of another format."""
     path = run / "binder.json"
     try:
         found: dict[str, Any] = json.loads(path.read_text())

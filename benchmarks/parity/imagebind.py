@@ -79,7 +79,7 @@ class Sound(NamedTuple):
 def on_meta() -> Iterator[None]:
     """Make modules without memory; how often a block is dropped the official code asks a tensor, which needs some."""
     linspace = torch.linspace
-    torch.linspace = partial(linspace, device="cpu")  # type: ignore[assignment]
+    torch.linspace = partial(linspace, device="cpu")  # type: ignore[assignment]  # a partial is called alike
     try:
         with torch.device("meta"):
             yield

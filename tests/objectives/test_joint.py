@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal_ssl import InputError
+from multimodal_ssl import InputError, Objective
+from multimodal_ssl.hookspecs import Pairs
 from multimodal_ssl.objectives import gram as make_gram
 from multimodal_ssl.objectives import symile as make_symile
 from multimodal_ssl.objectives.joint import Symile, gram, mip, symile, volume
@@ -165,12 +167,12 @@ def test_symile_answers_an_exclusive_or_that_pairs_say_nothing_of() -> None:
 
     bits, width = 6, 32
 
-    def accuracy(make: object) -> float:
+    def accuracy(make: Callable[[Pairs], Objective]) -> float:
         torch.manual_seed(0)
         towers = nn.ModuleDict(
             {name: nn.Sequential(nn.Linear(bits, 64), nn.ReLU(), nn.Linear(64, width)) for name in "abc"}
         )
-        objective = make([("a", "b"), ("a", "c"), ("b", "c")])  # type: ignore[operator]
+        objective = make([("a", "b"), ("a", "c"), ("b", "c")])
         optimizer = torch.optim.AdamW([*towers.parameters(), *objective.parameters()], lr=5e-3)
         generator = torch.Generator().manual_seed(1)
 
