@@ -80,7 +80,6 @@ def test_umap_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_umap_keeps_neighbours() -> None:
-    pytest.importorskip("umap")
     project = projection("umap")
     vectors = np.concatenate([0.1 * units(40, seed=seed) + units(1, seed=seed + 9) for seed in (0, 1)])
     places, axes = project(vectors)
