@@ -3,6 +3,8 @@
     python benchmarks/binding.py glyphs --seeds 0 1 2
     python benchmarks/binding.py digits --data DATA
 
+What is measured is put beside what was recorded before, in place of the same way, seed and steps.
+
 star: image-text and image-other are trained, text-other (of digits: image-audio through the word) emerges.
 direct: only what emerges is trained, on as many steps.
 whole, half: all items of a sample together, and the same with half of the samples lacking one of them.
@@ -20,17 +22,16 @@ import yaml
 
 from multimodal_ssl.config import parse_config
 from multimodal_ssl.pipeline import bench, fit
-from multimodal_ssl.report import Direction
+from multimodal_ssl.report import Direction, device_name
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "binding"
-STEPS = 600
 
 
-def glyphs(_: Path | None) -> dict[str, dict[str, Any]]:
+def glyphs(steps: int, _: Path | None) -> dict[str, dict[str, Any]]:
     """Return the configs of glyphs."""
     base = yaml.safe_load((ROOT / "plugins/mmssl_glyphs/quickstart.yaml").read_text())
-    base["train"] |= {"steps": STEPS}
+    base["train"] |= {"steps": steps}
     whole = {"name": "glyphs"}
     return {
         "star": base,
@@ -45,7 +46,7 @@ def glyphs(_: Path | None) -> dict[str, dict[str, Any]]:
     }
 
 
-def digits(data: Path | None) -> dict[str, dict[str, Any]]:
+def digits(steps: int, data: Path | None) -> dict[str, dict[str, Any]]:
     """Return the configs of digits; whole and half are not there, since no sample has all three."""
     assert data, "give --data"
     read = {name: yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text()) for name in ("digits", "digits-colabel")}
@@ -53,7 +54,7 @@ def digits(data: Path | None) -> dict[str, dict[str, Any]]:
         text = json.dumps(one).replace('"data/', f'"{data}/')
         one.clear()
         one.update(json.loads(text))
-        one["train"] |= {"steps": STEPS}
+        one["train"] |= {"steps": steps}
     return {"star": read["digits"], "direct": read["digits-colabel"]}
 
 
@@ -80,18 +81,27 @@ def main() -> None:
     parser.add_argument("what", choices=["glyphs", "digits"])
     parser.add_argument("--data", type=Path, help="folder that holds digits/")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--ways", nargs="+", help="some of star, direct, whole, half")
     arguments = parser.parse_args()
-    configs = {"glyphs": glyphs, "digits": digits}[arguments.what](arguments.data and arguments.data.resolve())
-    found: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in arguments.seeds:
-            for name, values in configs.items():
-                if name in (arguments.ways or configs):
-                    found += [{"way": name, "seed": seed, **one} for one in run(name, values, seed, Path(folder))]
-                    print(json.dumps(found[-6:]), flush=True)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{arguments.what}.json").write_text(json.dumps(found, indent=1) + "\n")
+    make = {"glyphs": glyphs, "digits": digits}[arguments.what]
+    configs = make(arguments.steps, arguments.data and arguments.data.resolve())
+    for seed in arguments.seeds:
+        for way in arguments.ways or configs:
+            with tempfile.TemporaryDirectory() as folder:
+                figures = run(way, configs[way], seed, Path(folder))
+            cell = {"way": way, "seed": seed, "steps": arguments.steps, "device": device_name(), "figures": figures}
+            print(json.dumps(cell), flush=True)
+            record(RESULTS / f"{arguments.what}.json", cell)
+
+
+def record(path: Path, cell: dict[str, Any]) -> None:
+    """Put a cell among those of a file."""
+    cells = json.loads(path.read_text()) if path.exists() else []
+    same = ("way", "seed", "steps")
+    cells = [one for one in cells if any(one[name] != cell[name] for name in same)] + [cell]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(cells, indent=1) + "\n")
 
 
 if __name__ == "__main__":

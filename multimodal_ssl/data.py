@@ -252,9 +252,9 @@ class _Once(Iterable[Ticket]):
 
 
 def _pin(inputs: Inputs) -> Inputs:
-    if isinstance(inputs, Tensor):
-        return inputs.pin_memory()
-    return {name: tensor.pin_memory() for name, tensor in inputs.items()}
+    if isinstance(inputs, dict):
+        return {name: tensor.pin_memory() for name, tensor in inputs.items()}
+    return inputs.pin_memory() if isinstance(inputs, Tensor) else inputs  # not what an encoder takes: left as it is
 
 
 def _same(value: Any) -> Any:

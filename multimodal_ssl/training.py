@@ -83,6 +83,7 @@ def train(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    torch.backends.cudnn.deterministic = True  # convolutions on a GPU: the same bits, in the same time
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # or Accelerate sees one process only
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # a batch holds some modalities

@@ -55,8 +55,10 @@ def add_lora(name: str, encoder: Encoder, config: LoraConfig) -> None:
         and not any(one.startswith(f"{parent}.") for parent in parents)
     ]
     targets = [one for one in layers if config.targets is None or re.search(config.targets, one)]
+    if not layers:
+        raise InputError(f"encoders.{name}: lora needs linear layers that learn, and it has none: use unfreeze or lr")
     if not targets:
-        some = ", ".join(layers[:5]) or "none"
+        some = ", ".join(layers[:5])
         raise InputError(f"encoders.{name}: lora.targets={config.targets!r} is part of no linear layer's name ({some})")
     encoder.requires_grad_(False)
     inject_adapter_in_model(

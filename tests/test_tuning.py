@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from multimodal_ssl import Encoder, InputError
 from multimodal_ssl.binder import Binder
 from multimodal_ssl.config import parse_config
-from multimodal_ssl.encoder_config import EncoderConfig
+from multimodal_ssl.encoder_config import EncoderConfig, LoraConfig
 from multimodal_ssl.layers import Transformer
 from multimodal_ssl.pipeline import fit
 from multimodal_ssl.recipe import load
@@ -155,6 +155,11 @@ def test_lora_takes_the_layers_that_are_named() -> None:
     assert {name.split(".lora_")[0] for name in learning(encoder)} == {"blocks.1.0", "blocks.3.0"}
     said = refusal(lambda: tuned(lora={"targets": "query"}))
     assert said.startswith("encoders.a: lora.targets='query' is part of no linear layer's name (stem, blocks.0.0")
+
+
+def test_lora_where_no_linear_layer_learns_is_refused() -> None:
+    encoder = Deep().requires_grad_(False)
+    assert "it has none" in refusal(lambda: tune("a", encoder, EncoderConfig(name="deep", lora=LoraConfig())))
 
 
 def test_lora_learns_in_attentions_of_torch() -> None:

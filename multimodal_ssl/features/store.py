@@ -93,4 +93,5 @@ class FeatureStore:
         """Return all vectors, [N, F], mapped from the disk."""
         if not len(self):
             return np.empty((0, self.width), np.float32)
-        return np.memmap(self._vectors, np.float32, "r", shape=(len(self), self.width))
+        mapped = np.memmap(self._vectors, np.float32, "r", shape=(len(self), self.width))
+        return mapped.view(np.ndarray)  # whose rows take a third of the time
