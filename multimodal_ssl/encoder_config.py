@@ -67,7 +67,7 @@ class EncoderConfig(PluginConfig):
             the item as it is, each further one is augmented; 0 computes features at every visit.
         frozen: its weights stay as they are, dropout and batch statistics off; only its head learns.
         unfreeze: only so many of its last blocks learn.
-        lora: only low-rank updates of its linear layers learn.
+        lora: only low-rank updates of its linear layers learn; with `frozen` and `start`, those of that run are kept.
         lr: its learning rate, relative to `train.lr`.
         layer_decay: each block learns at this share of the rate of the block after it.
         head: between its features and the joint space, in place of `binder.head`; ``none`` takes the features as they
@@ -92,7 +92,7 @@ class EncoderConfig(PluginConfig):
             for name, one in (("frozen", self.frozen or None), ("unfreeze", self.unfreeze), ("lora", self.lora))
             if one is not None
         ]
-        if len(given) > 1:
+        if len(given) > 1 and not (self.frozen and self.lora and self.start):  # the updates are those of the run
             raise ValueError(f"give one of {' and '.join(given)}: both of {given[1]} and {given[0]} say what learns")
         if self.frozen and (self.lr != 1 or self.layer_decay != 1):
             raise ValueError("frozen: true and a learning rate of its own: nothing of it learns; leave out one")

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,32 +54,18 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
         supplies = apply_audit(supplies, config.audit)
     if config.decoys:
         supplies = plant(supplies, config.decoys, config.seed)
-    pairs = trained_pairs(supplies, config.encoders)
-    objective = catalog.create("objectives", config.objective.name, pairs, options=config.objective.options)
-    for position, supply in enumerate(supplies):
-        if not objective.takes(supply.names):
-            raise InputError(
-                f"sources.{position}: the objective {config.objective.name!r} learns nothing from "
-                f"{', '.join(supply.names)}: leave the source out, or take another objective"
-            )
-    pairs = [pair for pair in pairs if objective.takes(pair)]
-    for name, one in config.encoders.items():
-        if one.head == "teacher" and name not in objective.taught_by:
-            raise InputError(
-                f"encoders.{name}: head: teacher, but the objective {config.objective.name!r} has no such teacher: "
-                "take objective distil and name it in `teachers`"
-            )
+    objective = open_objective(config, supplies, catalog)
     plan = make_plan(config, supplies, objective)
-    count_steps(plan, config.train)
+    views = cached_views(config)
+    if not all(
+        views.keys() >= set(one.names) for one in supplies
+    ):  # features have a length, if what they are of has none
+        count_steps(plan, config.train)
+    weighs(objective, config.trust)
     torch.manual_seed(config.seed)
     binder = build_binder(config, supplies, catalog)
+    check_held_out(config, binder, catalog)
     start_encoders(binder, config)
-    weighs(objective, config.trust)
-    for place, sources in (("evaluation", config.evaluation), ("guard", config.guard)):
-        held_out = open_supplies(sources, catalog)  # a mistake there is better told now than after training
-        for name in (name for supply in held_out for name in supply.names):
-            if name not in binder.encoders:
-                raise InputError(f"{place}: no encoder for {name!r}: leave it out with `use: [...]`")
     if process.is_main_process:
         _claim(config, resume=resume)
         if voices:
@@ -87,7 +74,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     adapt(binder, supplies, [name for name, one in config.encoders.items() if not one.start])
     trust = Trust(config.trust)
     learner = Learner(binder, objective)
-    if views := cached_views(config):
+    if views:
         with process.main_process_first():  # the others find everything in the cache
             taking, supplies = cached(
                 binder,
@@ -111,10 +98,39 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     binder.to(next(learner.parameters()).device)
     if process.is_main_process:
         trust.save(config.run / "trust.parquet")
-        save_binder(config.run, binder, pairs=pairs)
+        pairs = trained_pairs(supplies, config.encoders)
+        save_binder(config.run, binder, pairs=[pair for pair in pairs if objective.takes(pair)])
         save_card(config.run)
     process.wait_for_everyone()
     return binder.eval()
+
+
+def open_objective(config: Config, supplies: Sequence[Supply], catalog: Catalog) -> Objective:
+    """Create the objective of a config; raise InputError where a source or a teacher would be of no use to it."""
+    pairs = trained_pairs(supplies, config.encoders)
+    objective: Objective = catalog.create("objectives", config.objective.name, pairs, options=config.objective.options)
+    for position, supply in enumerate(supplies):
+        if not objective.takes(supply.names):
+            raise InputError(
+                f"sources.{position}: the objective {config.objective.name!r} learns nothing from "
+                f"{', '.join(supply.names)}: leave the source out, or take another objective"
+            )
+    for name, one in config.encoders.items():
+        if one.head == "teacher" and name not in objective.taught_by:
+            raise InputError(
+                f"encoders.{name}: head: teacher, but the objective {config.objective.name!r} has no such teacher: "
+                "take objective distil and name it in `teachers`"
+            )
+    return objective
+
+
+def check_held_out(config: Config, binder: Binder, catalog: Catalog) -> None:
+    """Open what is only measured: a mistake there is better told now than after training."""
+    for place, sources in (("evaluation", config.evaluation), ("guard", config.guard)):
+        for supply in open_supplies(sources, catalog):
+            for name in supply.names:
+                if name not in binder.encoders:
+                    raise InputError(f"{place}: no encoder for {name!r}: leave it out with `use: [...]`")
 
 
 def make_plan(config: Config, supplies: Sequence[Supply], objective: Objective) -> Plan:
@@ -248,7 +264,10 @@ def is_main_process() -> bool:
 
 
 def _process() -> PartialState:
-    return PartialState(cpu=not torch.accelerator.is_available())  # without a GPU it must be told, or it sees one only
+    return PartialState(
+        cpu=not torch.accelerator.is_available(),  # without a GPU it must be told, or it sees one only
+        timeout=timedelta(days=7),  # while one process fills the cache the others wait
+    )
 
 
 def _claim(config: Config, *, resume: bool) -> None:

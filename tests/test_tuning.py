@@ -354,6 +354,17 @@ def test_low_rank_updates_can_begin_from_a_run(tmp_path: Path) -> None:
     assert any(float(one.abs().max()) > 0 for name, one in second.encoder("a").named_parameters() if "lora_B" in name)
 
 
+def test_low_rank_updates_of_a_run_can_be_frozen(tmp_path: Path) -> None:
+    known = catalog([Numbers(40)], encoder=Deep)
+    first = fit(run_config(tmp_path / "first", lora={"rank": 2}), catalog=known)
+    start = {"start": str(tmp_path / "first"), "frozen": True}
+    assert "lora" in refusal(lambda: fit(run_config(tmp_path / "second", **start), catalog=known))
+    second = fit(run_config(tmp_path / "second", **start, lora={"rank": 2}), catalog=known)
+    theirs = first.encoder("a").state_dict()
+    assert all(torch.equal(one, theirs[name]) for name, one in second.encoder("a").state_dict().items())
+    assert any("lora_" in name for name in theirs)
+
+
 def test_a_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     known = catalog([Numbers(40)], encoder=Deep)
     fit(run_config(tmp_path / "first"), catalog=known)

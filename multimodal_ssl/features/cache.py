@@ -205,7 +205,7 @@ def open_store(binder: Binder, name: str, folder: Path | None) -> FeatureStore:
     """Open what the cache has of an encoder."""
     encoder = binder.encoder(name)
     about = json.loads(binder.recipe)["encoders"][name]
-    about = {"name": about["name"], "options": about["options"]}
+    about = {what: about[what] for what in ("name", "options", "lora")}
     fingerprint = fingerprint_of(json.dumps(about, sort_keys=True), encoder.state_dict())
     return FeatureStore((folder or default_folder()) / fingerprint[:32], encoder.width, about)
 

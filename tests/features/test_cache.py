@@ -78,7 +78,7 @@ def config_of(run: Path, names: str = "ab", count: int = 1, *, only: str = "", v
 
 def binder_of(names: str = "ab"):
     binder = toy_binder(names, Counting)
-    binder.recipe = json.dumps({"encoders": {key: {"name": "waves", "options": {}} for key in names}})
+    binder.recipe = json.dumps({"encoders": {key: {"name": "waves", "options": {}, "lora": None} for key in names}})
     return binder.requires_grad_(False)
 
 
@@ -124,7 +124,8 @@ def test_other_weights_options_or_items_are_other_features(tmp_path) -> None:
     assert MADE["encoded"] == 10
     cached(binder, [supply], {"a": 1}, folder=tmp_path)
     assert MADE["encoded"] == 10
-    binder.recipe = json.dumps({"encoders": {key: {"name": "waves", "options": {"size": 2}} for key in "ab"}})
+    other = {"name": "waves", "options": {"size": 2}, "lora": None}
+    binder.recipe = json.dumps({"encoders": dict.fromkeys("ab", other)})
     cached(binder, [supply], {"a": 1}, folder=tmp_path)
     assert MADE["encoded"] == 20
     with torch.no_grad():
@@ -198,6 +199,11 @@ def test_a_stream_of_which_only_a_part_is_cached_is_refused(tmp_path) -> None:
     supply = Supply(Stream(Numbers(10)), ("a", "b"))
     said = refusal(lambda: cached(binder_of(), [supply], {"a": 1}, folder=tmp_path))
     assert said.startswith("sources.0 has no random access: the features of a can be cached only with those of b")
+
+
+def test_a_cached_stream_is_trained_for_epochs_though_it_told_no_length(tmp_path) -> None:
+    fit(config_of(tmp_path / "run", steps=None, epochs=3, batch=8), catalog=catalog([Stream(Numbers(40))]))
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3 * 40 // 8
 
 
 def test_a_cached_stream_is_shuffled_as_a_whole_and_knows_its_length(tmp_path) -> None:
