@@ -217,6 +217,13 @@ class Encoder(nn.Module, ABC):
         """
         return ()
 
+    def describe(self) -> str:
+        """Tell what its features depend on beside its options and weights, such as files of a tokenizer and versions.
+
+        What the cache kept is found again only if this is the same.
+        """
+        return ""
+
     def collate(self, prepared: Sequence[Inputs]) -> Inputs:
         """Join prepared items into a batch; override it where their lengths differ."""
         return default_collate(list(prepared))

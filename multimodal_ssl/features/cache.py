@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -206,6 +207,7 @@ def open_store(binder: Binder, name: str, folder: Path | None) -> FeatureStore:
     encoder = binder.encoder(name)
     about = json.loads(binder.recipe)["encoders"][name]
     about = {what: about[what] for what in ("name", "options", "lora")}
+    about |= {"version": version("multimodal-ssl"), "preparation": digest(encoder.describe())}
     fingerprint = fingerprint_of(json.dumps(about, sort_keys=True), encoder.state_dict())
     return FeatureStore((folder or default_folder()) / fingerprint[:32], encoder.width, about)
 
