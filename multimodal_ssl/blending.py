@@ -41,6 +41,11 @@ def blend(run: Path | str, alpha: float, *, catalog: Catalog | None = None) -> B
     first = rebuild(run, catalog=catalog)
     start_encoders(first, config)
     before = first.state_dict()
+    if 0 < alpha < 1 and any("lora_B" in name and one.any() for name, one in before.items()):
+        raise InputError(
+            f"{run} began with low-rank updates of another run: what lies between two of them is of no such rank; "
+            "give alpha 0 or 1"
+        )
     weights = {name for name, _ in after.named_parameters()}
     mixed = {
         name: _mix(name, before[name], tensor, alpha)
@@ -53,7 +58,7 @@ def blend(run: Path | str, alpha: float, *, catalog: Catalog | None = None) -> B
 
 
 def _mix(name: str, before: Tensor, after: Tensor, alpha: float) -> Tensor:
-    if "lora_A" in name:  # the update is B A, and B begins at 0
+    if "lora_A" in name and alpha:  # the update is B A: it grows by B, which begins at 0
         return after
     return torch.lerp(before.to(after), after, alpha) if after.is_floating_point() else after
 

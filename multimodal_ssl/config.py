@@ -190,10 +190,10 @@ class Config(Strict):
     cache: Path | None = None
     train: TrainConfig
 
-    @field_validator("run")
+    @field_validator("run", "cache")
     @classmethod
-    def _expand(cls, value: Path) -> Path:
-        return value.expanduser()
+    def _expand(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser()
 
     @model_validator(mode="after")
     def _has_sources(self) -> Config:

@@ -56,6 +56,11 @@ class StartConfig(Strict):
     def _run_alone(cls, value: Any) -> Any:
         return {"run": value} if isinstance(value, str | Path) else value
 
+    @field_validator("run")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser()
+
 
 class EncoderConfig(PluginConfig):
     """An encoder, and how far it is trained: wholly, unless one of `frozen`, `unfreeze` and `lora` is given.

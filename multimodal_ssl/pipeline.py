@@ -121,6 +121,11 @@ def open_objective(config: Config, supplies: Sequence[Supply], catalog: Catalog)
                 f"encoders.{name}: head: teacher, but the objective {config.objective.name!r} has no such teacher: "
                 "take objective distil and name it in `teachers`"
             )
+    for name in objective.taught_by:
+        if name not in config.encoders or config.encoders[name].head != "teacher":
+            raise InputError(f"objective: {name!r} is to teach: give encoders.{name} with head: teacher")
+        if not any(name in supply.names for supply in supplies):
+            raise InputError(f"objective: {name!r} is to teach, but no source gives it")
     return objective
 
 

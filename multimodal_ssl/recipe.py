@@ -56,8 +56,7 @@ def build_binder(config: Config, supplies: Sequence[Supply], catalog: Catalog) -
     recipe = {"modalities": kinds, "encoders": encoders, "dim": config.binder.dim}
     binder = _from_recipe(recipe, catalog)
     for name, one in config.encoders.items():
-        if one.frozen or not one.lora:  # which is of the recipe
-            tune(name, binder.encoder(name), one)
+        tune(name, binder.encoder(name), one)
         if one.freeze_head:
             binder.heads[name].requires_grad_(False)
     return binder

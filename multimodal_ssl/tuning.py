@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,10 @@ from multimodal_ssl.types import Encoder
 
 
 def tune(name: str, encoder: Encoder, config: EncoderConfig) -> None:
-    """Let of an encoder learn in place what its config says; raise InputError where it has no such part."""
+    """Let of an encoder learn in place what its config says; raise InputError where it has no such part.
+
+    Low-rank updates are not its affair: they change what the encoder is made of; see `add_lora`.
+    """
     counts = config.unfreeze or config.layer_decay < 1
     blocks = encoder.by_depth() if counts else ()  # some look for their blocks by running
     if counts and not blocks:
@@ -34,25 +38,26 @@ def tune(name: str, encoder: Encoder, config: EncoderConfig) -> None:
             block.requires_grad_(True)
         for parameter in unused:
             parameter.requires_grad_(False)
-    elif config.lora:
-        add_lora(name, encoder, config.lora)
 
 
 def add_lora(name: str, encoder: Encoder, config: LoraConfig) -> None:
-    """Put low-rank updates beside the linear layers of an encoder and freeze all else; first they change nothing."""
+    """Put low-rank updates beside the linear layers of an encoder and freeze all else; first they change nothing.
+
+    Raises InputError where there is none to update; the first forward does, where the encoder goes past the updates.
+    """
     from peft import LoraConfig as Updates
     from peft import inject_adapter_in_model
     from peft.tuners.lora import LoraLayer as Layer
 
     kinds = (nn.Linear, nn.MultiheadAttention)
-    parents = [one for one, module in encoder.named_modules() if isinstance(module, nn.MultiheadAttention)]
+    attentions = {one for one, module in encoder.named_modules() if isinstance(module, nn.MultiheadAttention)}
     layers = [
         one
         for one, module in encoder.named_modules()
         # The projections within an attention of torch are reached through it; what is frozen already is not used.
         if isinstance(module, kinds)
         and any(weight.requires_grad for weight in module.parameters())
-        and not any(one.startswith(f"{parent}.") for parent in parents)
+        and not any(one.startswith(f"{parent}.") for parent in attentions)
     ]
     targets = [one for one in layers if config.targets is None or re.search(config.targets, one)]
     if not layers:
@@ -60,6 +65,11 @@ def add_lora(name: str, encoder: Encoder, config: LoraConfig) -> None:
     if not targets:
         some = ", ".join(layers[:5])
         raise InputError(f"encoders.{name}: lora.targets={config.targets!r} is part of no linear layer's name ({some})")
+    if (config.dora or config.dropout) and not attentions.isdisjoint(targets):
+        raise InputError(
+            f"encoders.{name}: lora.dora and lora.dropout do nothing in attentions of torch, such as "
+            f"{sorted(attentions.intersection(targets))[0]}: leave them out, or name other layers in lora.targets"
+        )
     encoder.requires_grad_(False)
     inject_adapter_in_model(
         Updates(
@@ -78,6 +88,35 @@ def add_lora(name: str, encoder: Encoder, config: LoraConfig) -> None:
             keeper = _Keeper()
             module.register_forward_pre_hook(keeper.keep)
             module.register_forward_hook(keeper.restore)
+    _Reached(name, encoder, {one: encoder.get_submodule(one) for one in targets})
+
+
+class _Reached:
+    """Refuses updates that nothing reaches, since the encoder reads the weights of their layers itself.
+
+    What the first forward never runs is told by the last part of its name: single layers may be left out at random.
+    """
+
+    def __init__(self, name: str, encoder: Encoder, layers: Mapping[str, nn.Module]) -> None:
+        self.name, self.left = name, {one.rpartition(".")[2] for one in layers}
+        self.handles = [
+            layer.register_forward_hook(partial(self.note, one.rpartition(".")[2])) for one, layer in layers.items()
+        ]
+        self.handles.append(encoder.register_forward_hook(self.check))
+
+    def note(self, kind: str, *_: object) -> None:
+        """Note that a layer of a kind was run."""
+        self.left.discard(kind)
+
+    def check(self, *_: object) -> None:
+        """Look at the end of the encoder's first forward, once."""
+        for handle in self.handles:
+            handle.remove()
+        if self.left:
+            raise InputError(
+                f"encoders.{self.name}: lora changes nothing in {', '.join(sorted(self.left))}, whose weights the "
+                "encoder reads itself: name other layers in lora.targets, or use unfreeze"
+            )
 
 
 class _Keeper:

@@ -104,6 +104,15 @@ def weights_of_base(binder) -> Tensor:
     return binder.encoder("a").layer.base_layer.weight
 
 
+def test_low_rank_updates_that_began_as_others_are_blended_at_the_ends_alone(tmp_path) -> None:
+    first, known = trained(tmp_path / "first", lora={"rank": 1})
+    second, _ = trained(tmp_path / "second", lora={"rank": 1}, start=str(first.run))
+    theirs = load(first.run, catalog=known).encoder("a").state_dict()
+    ours = untrained(second.run, catalog=known).encoder("a").state_dict()
+    assert all(torch.equal(one, theirs[name]) for name, one in ours.items())
+    assert "of no such rank" in refusal(lambda: blend(second.run, 0.5, catalog=known))
+
+
 def test_a_blend_is_saved_as_a_run_of_its_own(run, tmp_path) -> None:
     config, known = run
     made = save_blend(config.run, 0.5, tmp_path / "half", catalog=known)

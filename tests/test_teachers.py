@@ -78,6 +78,17 @@ def test_a_teacher_that_the_objective_does_not_know_is_refused(tmp_path: Path) -
     assert said.startswith("encoders.ta: head: teacher, but the objective 'info-nce' has no such teacher")
 
 
+def test_a_teacher_that_is_none_or_stands_in_no_source_is_refused(tmp_path: Path) -> None:
+    values = values_of(tmp_path / "run")
+    values["encoders"]["tb"] = {"name": "vector", "width": 5}
+    said = refusal(lambda: fit(parse_config(values), catalog=KNOWN))
+    assert said == "objective: 'tb' is to teach: give encoders.tb with head: teacher"
+    values = values_of(tmp_path / "run")
+    values["sources"] = [{"name": "taught", "use": ["a", "b", "ta"]}]
+    values["encoders"]["tb"] |= {"frozen": True, "freeze_head": True}
+    assert "'tb' is to teach, but no source gives it" in refusal(lambda: fit(parse_config(values), catalog=KNOWN))
+
+
 def test_a_teacher_of_another_width_is_told_of_each_sample(tmp_path: Path) -> None:
     values = values_of(tmp_path / "run")
     values["encoders"]["ta"] = {"name": "vector", "width": 4, "head": "teacher"}

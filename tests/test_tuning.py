@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from multimodal_ssl.encoder_config import EncoderConfig, LoraConfig
 from multimodal_ssl.layers import Transformer
 from multimodal_ssl.pipeline import fit
 from multimodal_ssl.recipe import load
-from multimodal_ssl.tuning import parameter_groups, rates, tune
+from multimodal_ssl.tuning import add_lora, parameter_groups, rates, tune
 
 from .toys import NUMBER, Numbers, catalog, refusal, toy_config
 
@@ -50,7 +51,10 @@ class Deep(Encoder):
 def tuned(**options: Any) -> Deep:
     torch.manual_seed(0)
     encoder = Deep()
-    tune("a", encoder, EncoderConfig(name="deep", **options))
+    config = EncoderConfig(name="deep", **options)
+    if config.lora:
+        add_lora("a", encoder, config.lora)
+    tune("a", encoder, config)
     return encoder
 
 
@@ -159,7 +163,29 @@ def test_lora_takes_the_layers_that_are_named() -> None:
 
 def test_lora_where_no_linear_layer_learns_is_refused() -> None:
     encoder = Deep().requires_grad_(False)
-    assert "it has none" in refusal(lambda: tune("a", encoder, EncoderConfig(name="deep", lora=LoraConfig())))
+    assert "it has none" in refusal(lambda: add_lora("a", encoder, LoraConfig()))
+
+
+def test_lora_that_the_encoder_goes_past_is_refused() -> None:
+    class Past(Deep):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.norm(nn.functional.linear(self.stem(inputs), self.blocks[0][0].weight))
+
+    encoder = Past()
+    add_lora("a", encoder, LoraConfig(targets="stem|blocks.0"))
+    said = refusal(lambda: encoder(torch.randn(2, 2)))
+    assert said.startswith("encoders.a: lora changes nothing in 0, whose weights the encoder reads itself")
+    encoder = Past()
+    add_lora("a", encoder, LoraConfig(targets="stem"))
+    assert encoder(torch.randn(2, 2)).shape == (2, 8)
+
+
+def test_lora_looks_once_and_an_encoder_with_it_can_be_sent_to_workers() -> None:
+    encoder = tuned(lora={"rank": 2})
+    sent = pickle.loads(pickle.dumps(encoder))
+    for one in (encoder, sent):
+        one(torch.randn(2, 2))
+        assert not one._forward_hooks
 
 
 def test_lora_learns_in_attentions_of_torch() -> None:
@@ -172,11 +198,13 @@ def test_lora_learns_in_attentions_of_torch() -> None:
             x = super().forward(inputs)[:, None]
             return self.attention(x, x, x, need_weights=False)[0][:, 0]
 
+    said = refusal(lambda: add_lora("a", Attending(), LoraConfig(dropout=0.5)))
+    assert "do nothing in attentions of torch, such as attention" in said
     torch.manual_seed(0)
     plain = Attending().eval()
     torch.manual_seed(0)
     encoder = Attending().eval()
-    tune("a", encoder, EncoderConfig(name="deep", lora={"rank": 2}))
+    add_lora("a", encoder, LoraConfig(rank=2))
     inputs = torch.randn(5, 2)
     torch.testing.assert_close(encoder(inputs), plain(inputs))
     encoder(inputs).sum().backward()
@@ -203,7 +231,7 @@ def test_updates_count_in_training_and_after(heads: int) -> None:
             return self.see(self.norm(self.stem(inputs))[:, None], torch.ones(len(inputs), 1, dtype=torch.bool))[:, 0]
 
     encoder = Seeing()
-    tune("a", encoder, EncoderConfig(name="deep", lora={"rank": 2}))
+    add_lora("a", encoder, LoraConfig(rank=2, targets="stem|see"))
     inputs = torch.randn(5, 2)
     with torch.no_grad():
         before = encoder.eval()(inputs)
@@ -222,7 +250,7 @@ def test_only_the_layers_that_are_named_get_updates() -> None:
             self.inner = nn.ModuleDict({"stem": nn.Linear(2, 8)})
 
     encoder = Twice()
-    tune("a", encoder, EncoderConfig(name="deep", lora={"targets": "^stem$"}))
+    add_lora("a", encoder, LoraConfig(targets="^stem$"))
     assert {name.split(".lora_")[0] for name in learning(encoder)} == {"stem"}
     with pytest.raises(InputError, match="is no regular expression"):
         run_config(Path("run"), lora={"targets": "*layer"})
@@ -363,6 +391,12 @@ def test_low_rank_updates_of_a_run_can_be_frozen(tmp_path: Path) -> None:
     theirs = first.encoder("a").state_dict()
     assert all(torch.equal(one, theirs[name]) for name, one in second.encoder("a").state_dict().items())
     assert any("lora_" in name for name in theirs)
+
+
+def test_layer_decay_of_low_rank_updates_needs_blocks_too(tmp_path: Path) -> None:
+    known = catalog([Numbers(40)])  # of encoders without blocks
+    said = refusal(lambda: fit(run_config(tmp_path / "run", lora={"rank": 2}, layer_decay=0.5), catalog=known))
+    assert "has no blocks, which layer_decay counts by" in said
 
 
 def test_a_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:

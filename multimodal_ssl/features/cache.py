@@ -51,15 +51,15 @@ class Found:
 
     Attributes:
         keys: name -> the keys of its views, for each sample that has it.
-        missing: name -> keys of the views that the cache lacks.
-        inputs: name -> these views, as the encoder takes them; a tensor for each item would need a file each.
+        missing: name and whether they are augmented -> keys of the views that the cache lacks.
+        inputs: likewise these views, as the encoder takes them; a tensor for each item would need a file each.
         unreadable: key and reason.
     """
 
     samples: list[Seen]
     keys: dict[str, list[list[int]]]
-    missing: dict[str, list[int]]
-    inputs: dict[str, Inputs]
+    missing: dict[tuple[str, bool], list[int]]
+    inputs: dict[tuple[str, bool], Inputs]
     unreadable: list[tuple[str, str]]
 
 
@@ -80,7 +80,7 @@ class Look(Dataset[Found]):
     def __getitem__(self, ticket: Ticket) -> Found:
         names = [name for name in ticket.names if name in self.stores]
         found = Found([], {name: [] for name in names}, {}, {}, [])
-        prepared: dict[str, dict[int, Inputs]] = {name: {} for name in names}
+        prepared: dict[tuple[str, bool], dict[int, Inputs]] = {}
         for row in ticket.rows:
             key = f"row {row}" if isinstance(row, int) else row.key
             try:
@@ -97,11 +97,11 @@ class Look(Dataset[Found]):
             found.samples.append(Seen(key, sample.group, sample.weight, place, ticket.names))
             for name, (keys, new) in views.items():
                 found.keys[name].append(keys)
-                prepared[name] |= new
-        for name, ready in prepared.items():
-            if ready:
-                found.missing[name] = list(ready)
-                found.inputs[name] = self.encoders[name].collate(list(ready.values()))
+                for one, inputs in new.items():  # an augmented view may have another shape
+                    prepared.setdefault((name, one != keys[0]), {})[one] = inputs
+        for kind, ready in prepared.items():
+            found.missing[kind] = list(ready)
+            found.inputs[kind] = self.encoders[kind[0]].collate(list(ready.values()))
         return found
 
     def _views(self, name: str, item: Any) -> tuple[list[int], dict[int, Inputs]]:
@@ -120,12 +120,17 @@ class Look(Dataset[Found]):
 def item_key(item: Any, modality: str) -> int:
     """Return a 64-bit key of what an item holds, never 0; of a file by its path, size and time of its last change.
 
+    A string that is no file's path is an item itself, as those of some modalities are.
+
     Raises TypeError for a kind of item that has none, such as a picture, whose pixels are not all that it is.
     """
     if isinstance(item, LazyItem):
         item = item.read()
     if isinstance(item, Path) or (isinstance(item, str) and modality != "text"):
-        state = os.stat(item)
+        try:
+            state = os.stat(item)
+        except (OSError, ValueError):  # if it should have been one, its modality tells
+            return digest(os.fspath(item)) or 1
         return digest(f"{os.path.abspath(item)} {state.st_size} {state.st_mtime_ns}") or 1
     if isinstance(item, bytes | bytearray | memoryview):
         whole = hashlib.blake2b(item, digest_size=8).digest()  # `content_digest` takes parts of large ones
@@ -231,16 +236,16 @@ def compute(look: Look, supply: Supply, workers: int) -> Known:
             for name in keys:
                 own = iter(found.keys.get(name, ()))
                 keys[name] += [next(own) if name in one.names else [0] * look.views[name] for one in found.samples]
-            for name, inputs in found.inputs.items():
-                missing = np.array(found.missing[name], np.int64)
-                new = np.array([key not in done[name] for key in found.missing[name]])
+            for (name, augmented), inputs in found.inputs.items():
+                missing = np.array(found.missing[name, augmented], np.int64)
+                new = np.array([key not in done[name] for key in missing.tolist()])
                 if new.any():
                     encoder = look.encoders[name].to(device)
                     with evaluating(encoder):
                         features = encoder(to_device(inputs, device)).float().cpu().numpy()
                     kept = new & np.isfinite(features).all(1)
                     look.stores[name].append(missing[kept], features[kept])
-                    done[name].update(found.missing[name])
+                    done[name].update(missing.tolist())
             bar.advance(task, len(found.samples) + len(found.unreadable))
     return known_of(look, samples, keys, unreadable)
 

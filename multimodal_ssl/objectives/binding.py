@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multimodal_ssl.errors import InputError
 from multimodal_ssl.hookspecs import Pairs
 from multimodal_ssl.types import Alignment, Objective
 
@@ -119,6 +120,10 @@ class Matryoshka(Objective):
         whole: Alignment = self.inner(views, weight, group)
         losses = [whole.loss]
         for width in self.widths:
+            if width >= (dim := next(iter(views.values())).shape[1]):
+                raise InputError(
+                    f"'matryoshka', option widths: {width} of binder.dim={dim} is no part: give smaller ones"
+                )
             first = {name: F.normalize(view[:, :width], dim=-1) for name, view in views.items()}
             losses.append(self.inner(first, weight, group).loss)
         return Alignment(torch.stack(losses).mean(), whole.agreement)

@@ -225,6 +225,28 @@ def test_views_are_augmented_each_its_own_way_and_the_first_is_plain(tmp_path) -
     assert np.array_equal(again.source[4].items["a"][:3], views)
 
 
+def test_augmented_views_may_have_another_shape(tmp_path) -> None:
+    class Cropping(Waves):
+        def prepare(self, item: float, rng: np.random.Generator | None = None) -> Tensor:
+            whole = super().prepare(item)
+            return whole if rng is None else whole[:1]
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return super().forward(inputs[:, :1].expand(-1, 2))
+
+    fit(config_of(tmp_path / "run", views=3), catalog=catalog([Numbers(40)], encoder=Cropping))
+
+
+def test_strings_that_are_no_paths_are_items(tmp_path) -> None:
+    assert item_key("CCO", "molecule") == item_key("CCO", "molecule") != item_key("CCC", "molecule")
+    assert item_key("a\0b", "molecule")
+    path = tmp_path / "x"
+    path.write_bytes(b"1")
+    before = item_key(str(path), "molecule")
+    path.write_bytes(b"12")
+    assert item_key(str(path), "molecule") != before
+
+
 def test_samples_that_can_not_be_read_or_have_no_finite_features_are_left_out_and_told(tmp_path) -> None:
     class Breaking(Waves):
         def forward(self, inputs: Tensor) -> Tensor:

@@ -139,6 +139,8 @@ def test_matryoshka_is_the_mean_over_the_first_dimensions() -> None:
     torch.testing.assert_close(loss_of(objective, found), torch.stack(parts).mean())
     with pytest.raises(InputError, match="'matryoshka', option widths: give each width once"):
         make("matryoshka", widths=[2, 2])
+    with pytest.raises(InputError, match="6 of binder"):
+        loss_of(make("matryoshka", PAIRS[:1], widths=[2, 6]), found)
 
 
 def test_distil_follows_the_similarities_of_the_teachers() -> None:
