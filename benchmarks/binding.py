@@ -8,6 +8,7 @@ What is measured is put beside what was recorded before, in place of the same wa
 star: image-text and image-other are trained, text-other (of digits: image-audio through the word) emerges.
 direct: only what emerges is trained, on as many steps.
 whole, half: all items of a sample together, and the same with half of the samples lacking one of them.
+balanced: half, by the objective `pairs`, in which a pair that is met more rarely counts for more.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def glyphs(steps: int, _: Path | None) -> dict[str, dict[str, Any]]:
     base = yaml.safe_load((ROOT / "plugins/mmssl_glyphs/quickstart.yaml").read_text())
     base["train"] |= {"steps": steps}
     whole = {"name": "glyphs"}
+    half = {**whole, "corrupt": {"dropout": 0.5, "item": "outline"}}
     return {
         "star": base,
         "direct": {
@@ -42,7 +44,8 @@ def glyphs(steps: int, _: Path | None) -> dict[str, dict[str, Any]]:
             "encoders": {name: base["encoders"][name] for name in ("text", "outline")},
         },
         "whole": {**base, "sources": [whole]},
-        "half": {**base, "sources": [{**whole, "corrupt": {"dropout": 0.5, "item": "outline"}}]},
+        "half": {**base, "sources": [half]},
+        "balanced": {**base, "sources": [half], "objective": "pairs"},
     }
 
 
@@ -82,7 +85,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder that holds digits/")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--ways", nargs="+", help="some of star, direct, whole, half")
+    parser.add_argument("--ways", nargs="+", help="some of star, direct, whole, half, balanced")
     arguments = parser.parse_args()
     make = {"glyphs": glyphs, "digits": digits}[arguments.what]
     configs = make(arguments.steps, arguments.data and arguments.data.resolve())
