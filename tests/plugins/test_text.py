@@ -80,6 +80,18 @@ def test_no_character_is_lost_even_if_it_was_never_seen() -> None:
         assert unknown not in one.prepare(text)["tokens"].tolist()
 
 
+def test_a_text_that_names_the_padding_is_not_padding() -> None:
+    one = encoder(drop=0).eval()
+    one.adapt(TEXTS)
+    inputs = one.collate([one.prepare(text) for text in ("[PAD]", "a [PAD] apple", "[UNK]")])
+    mask = one.embed(inputs)[1]
+    assert mask[:, 0].all()
+    assert (mask[:, 1:] <= mask[:, :-1]).all(), "there is no hole"
+    assert mask[1].all()
+    with torch.no_grad():
+        assert torch.isfinite(one(inputs)).all()
+
+
 def test_truncated_texts_are_counted() -> None:
     one = encoder(length=4)
     one.adapt(TEXTS)
