@@ -164,8 +164,19 @@ def test_a_series_of_other_channels_is_refused(make: Make) -> None:
     encoder = make()
     with pytest.raises(ValueError, match=r"3 channels, not of shape \(2, 9\)"):
         encoder.prepare(walk(2, 9))
-    with pytest.raises(ValueError, match=r"3 channels, not of shape \(2, 9\)"):
-        encoder.adapt([walk(2, 9)])
+    with pytest.raises(ValueError, match=r"3 channels, not of shape \(9, 3\): transpose it"):
+        encoder.prepare(walk(9, 3))
+
+
+@ENCODERS
+def test_adapting_skips_series_of_other_channels(make: Make) -> None:
+    one, other = make(), make()
+    one.adapt([walk(2, 9), walk(3, 20), walk(1, 3)[0]])
+    other.adapt([walk(3, 20)])
+    np.testing.assert_array_equal(one.preparation.mean, other.preparation.mean)
+    np.testing.assert_array_equal(one.preparation.std, other.preparation.std)
+    one.adapt([walk(2, 9)])
+    assert (one.preparation.mean.tolist(), one.preparation.std.tolist()) == ([[0]] * 3, [[1]] * 3)
 
 
 @pytest.mark.parametrize(
