@@ -10,12 +10,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+import mmssl_image
 from mmssl_image.conv import ConvEncoder
 from mmssl_image.modality import IMAGE
 from mmssl_image.pixels import Pixels
 from mmssl_image.vit import VisionTransformer
-from multimodal_ssl import InputError
+from multimodal_ssl import Catalog, InputError
 from multimodal_ssl.testing import check_encoder, check_modality
+
+from ..toys import refusal
 
 
 def drawing(size: tuple[int, int] = (40, 30), colour: str = "red", at: int = 5) -> Image.Image:
@@ -173,3 +176,18 @@ def test_the_encoders_conform(channels: int) -> None:
 def test_sizes_that_do_not_fit_are_told() -> None:
     with pytest.raises(InputError, match="size 30 must be a multiple of patch 8"):
         VisionTransformer(size=30, channels=1, patch=8, width=16, depth=1, heads=1, augment=False, flip=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        *(("small-conv", name, 0) for name in ("size", "width", "depth")),
+        *(("small-vit", name, 0) for name in ("size", "patch", "width", "depth", "heads")),
+        *((name, "channels", value) for name in ("small-conv", "small-vit") for value in (0, 2, 4)),
+        *((name, "width", 0) for name in ("depth-conv", "thermal-conv")),
+    ],
+)
+def test_options_that_can_not_be_are_refused_by_name(name: str, option: str, value: int) -> None:
+    message = refusal(lambda: Catalog.of(image=mmssl_image).create("encoders", name, options={option: value}))
+    assert name in message
+    assert option in message

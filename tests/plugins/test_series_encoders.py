@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load, save
 from torch.nn import functional as F
 
+import mmssl_series
 from mmssl_series.conv import MaskedGroupNorm, SeriesConv
 from mmssl_series.transformer import SeriesTransformer
-from multimodal_ssl import Encoder, InputError
+from multimodal_ssl import Catalog, Encoder, InputError
 from multimodal_ssl.testing import check_encoder
 
+from ..toys import refusal
 from .tokens import check_padding_mask
 from .walks import gappy, walk
 
@@ -197,3 +199,17 @@ def test_options_of_the_transformer_that_can_not_be_are_refused(options: dict[st
     known = {"channels": 3, "patch": 8, "width": 32, "depth": 1, "heads": 2, "length": 32}
     with pytest.raises(InputError, match=message):
         SeriesTransformer(**{**known, **options}, augment=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        *(("series-conv", option) for option in ("channels", "width", "depth", "length")),
+        *(("series-transformer", option) for option in ("channels", "patch", "width", "depth", "heads", "length")),
+    ],
+)
+def test_options_of_the_factories_that_can_not_be_are_refused_by_name(name: str, option: str) -> None:
+    options = {"channels": 3, option: 0}
+    message = refusal(lambda: Catalog.of(series=mmssl_series).create("encoders", name, options=options))
+    assert f"{option}: " in message
+    assert "greater than or equal to 1" in message

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+import mmssl_text
 from mmssl_text.modality import TEXT
 from mmssl_text.transformer import TextTransformer
-from multimodal_ssl import InputError
+from multimodal_ssl import Catalog, InputError
 from multimodal_ssl.testing import check_encoder, check_modality
 
+from ..toys import refusal
 from .tokens import check_padding_mask
 
 TEXTS = ["a red apple", "two green pears on a table", "naïve café — ☃", "apple"] * 5
@@ -118,3 +120,11 @@ def test_a_width_that_heads_do_not_divide_is_told() -> None:
 def test_a_vocabulary_too_small_for_all_bytes_is_told() -> None:
     with pytest.raises(InputError, match="vocabulary 200 must be at least 300"):
         encoder(vocabulary=200)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("width", 0), ("depth", 0), ("heads", 0), ("length", 0), ("drop", -0.1), ("drop", 1.0)]
+)
+def test_options_that_can_not_be_are_refused_by_name(option: str, value: float) -> None:
+    message = refusal(lambda: Catalog.of(text=mmssl_text).create("encoders", "small-text", options={option: value}))
+    assert option in message
