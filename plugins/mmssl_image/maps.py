@@ -38,8 +38,8 @@ def load_depth(value: Any) -> Map:
     known = found[np.isfinite(found) & (found > 0)]
     if found.dtype.kind == "f" and known.size and (known == np.rint(known)).all() and np.median(known) > FARTHEST:
         raise ValueError(
-            f"depth in floats is metres, but whole numbers with a median of {np.median(known):g} look like millimetres: "
-            "keep integers and write 0, not null, where it is unknown, or divide by 1000"
+            f"depth in floats is metres, but whole numbers with a median of {np.median(known):g} look like "
+            "millimetres: keep integers and write 0, not null, where it is unknown, or divide by 1000"
         )
     metres = found * np.float32(1e-3) if found.dtype.kind in "iu" else found
     return _plain(np.where(metres > 0, metres, np.nan), "depth")

@@ -85,7 +85,9 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
         if not np.isfinite(array).all():
             raise ValueError("an image array holds NaN or infinite values")
         if array.max() > 1.5:  # a little above 1 is the overshoot of resampling
-            raise ValueError(f"an image array of floats is 0 to 1, but its maximum is {array.max():g}: divide it by 255")
+            raise ValueError(
+                f"an image array of floats is 0 to 1, but its maximum is {array.max():g}: divide it by 255"
+            )
         return Image.fromarray((array.clip(0, 1) * 255).round().astype(np.uint8))
     if array.dtype == np.bool_:
         return Image.fromarray(array.astype(np.uint8) * 255)

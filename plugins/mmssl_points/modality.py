@@ -41,7 +41,8 @@ def load(value: Any) -> Cloud:
     if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
         raise ValueError(f"a cloud of points is numbers [N, 3 + C], not {array.dtype} {list(array.shape)}")
     refuse_transposed(array)
-    cloud = array.astype(np.float32 if np.can_cast(array.dtype, np.float32) else np.float64, copy=False)
+    kind = np.dtype(np.float32 if np.can_cast(array.dtype, np.float32) else np.float64)
+    cloud: Cloud = array.astype(kind, copy=False)
     finite = (np.abs(cloud[:, :3]) < LARGEST).all(1)
     if not finite.any():
         raise ValueError(f"the cloud is empty: of its {len(cloud):,} points none is finite")

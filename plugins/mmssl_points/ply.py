@@ -29,7 +29,8 @@ class Element:
 def read_ply(data: bytes) -> NDArray[np.floating[Any]]:
     """Return x, y, z and then all other properties of the vertices, colours of 8 bits in [0, 1] [N, 3 + C].
 
-    They are float64 in text and where float32 does not hold every value of their types. Raises ValueError if the file is broken. Faces, which come after the vertices, are not read.
+    They are float64 in text and where float32 does not hold every value of their types. Faces, which come
+    after the vertices, are not read. Raises ValueError if the file is broken.
     """
     kind, elements, start = _read_header(data)
     for element in elements:

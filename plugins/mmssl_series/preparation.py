@@ -24,11 +24,13 @@ class Preparation(nn.Module):
     missing or past the end; the other C say where a value is present. The mask is True up to the end of the series.
 
     Of a series of at least 2L steps the means over blocks of T // L steps are taken first, so that what is short leaves
-    a trace and what is fast does not pass for something slow. Mean and deviation are the module's extra state, not buffers: workers read them, and can't read those of a GPU.
+    a trace and what is fast does not pass for something slow.
+
+    Mean and deviation are the module's extra state, not buffers: workers read them, and can't read those of a GPU.
 
     Args:
         channels: C.
-        length: L; longer series are resampled to it, shorter ones padded.
+        length: L; longer series are averaged and resampled to it, shorter ones padded.
         augment: if there is an rng, cut, warp, scale, shift and jitter the series and drop points.
     """
 
@@ -58,7 +60,7 @@ class Preparation(nn.Module):
         return {"values": torch.from_numpy(values), "mask": torch.from_numpy(mask)}
 
     def learn(self, items: Iterable[NDArray[np.float32]]) -> None:
-        """Set mean and standard deviation of each channel from the values present; series that do not fit are skipped."""
+        """Set mean and standard deviation of each channel from what is present; series that do not fit are skipped."""
         count, total, squares = (np.zeros(self.channels) for _ in range(3))
         pivot = np.zeros(self.channels)  # near the mean, else squares of large numbers swallow a small variance
         for item in items:

@@ -85,7 +85,7 @@ def test_floats_are_metres_as_they_stand(kind: str) -> None:
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_millimetres_that_gaps_have_turned_to_floats_are_told(kind: type[np.floating[Any]]) -> None:
     item = np.where(np.isnan(scene()), np.nan, millimetres(scene())).astype(kind)
-    with pytest.raises(ValueError, match="floats is metres, but .* look like millimetres: .* write 0, not null"):
+    with pytest.raises(ValueError, match=r"floats is metres, but .* look like millimetres: .* write 0, not null"):
         DEPTH.load(item)
     np.testing.assert_allclose(DEPTH.load(item / 1000), scene(), atol=6e-4)
     assert DEPTH.load(np.full((2, 2), 80.0)).max() == 80, "whole metres are metres"

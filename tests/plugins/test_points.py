@@ -134,7 +134,7 @@ def test_a_channel_that_is_not_finite_leaves_a_point_out_only_of_an_encoder_that
         found = features(encoder, cloud, cloud[kept])
         assert torch.equal(found[0], found[1])
     cloud[:, 3] = np.inf
-    with pytest.raises(ValueError, match="at none of the 40 points are x, y, z and the 2 channels .* all finite"):
+    with pytest.raises(ValueError, match=r"at none of the 40 points are x, y, z and the 2 channels .* all finite"):
         build(channels=2).prepare(POINTS.load(cloud))
 
 
@@ -150,10 +150,12 @@ def test_a_point_in_each_column_is_told(rows: int) -> None:
 @pytest.mark.parametrize("form", ["array", "list", "text", "npy", *ORDERS, "ascii"])
 def test_details_far_from_the_origin_are_kept(form: str) -> None:
     cloud = ball(100).astype(np.float64)
-    far = cloud + [500_000, 5_400_000, 300]
+    far = cloud + np.array([500_000, 5_400_000, 300])
     data: Any = {"array": far, "list": far.tolist(), "text": text(far), "npy": npy(far)}.get(form)
     if data is None:
-        header = HEADER.replace(b"ascii", form.encode()).replace(b"float", b"double").replace(b"vertex 2", b"vertex 100")
+        header = (
+            HEADER.replace(b"ascii", form.encode()).replace(b"float", b"double").replace(b"vertex 2", b"vertex 100")
+        )
         data = header + (text(far) if form == "ascii" else far.astype(f"{ORDERS[form]}f8").tobytes())
     found = features(build(num_points=40), POINTS.load(data), cloud)
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)

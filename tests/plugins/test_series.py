@@ -166,7 +166,9 @@ def test_what_is_learnt_of_long_series_is_what_the_network_sees() -> None:
 def test_a_channel_that_changes_little_about_a_large_mean_is_not_constant() -> None:
     latitude = (48.137 + 0.0005 * walk(1, 400) / 10).astype(np.float32)
     preparation = plain(2, 100)
-    preparation.learn(np.concatenate([latitude, np.full_like(latitude, 7.1e6)])[:, at : at + 100] for at in (0, 100, 200))
+    preparation.learn(
+        np.concatenate([latitude, np.full_like(latitude, 7.1e6)])[:, at : at + 100] for at in (0, 100, 200)
+    )
     exact = latitude[0, :300].astype(np.float64).std()
     np.testing.assert_allclose(preparation.std[:, 0], [exact, 1], rtol=1e-4)
 

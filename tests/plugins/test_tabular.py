@@ -134,7 +134,9 @@ def test_columns_are_numbers_if_all_their_texts_are() -> None:
 
 @pytest.mark.parametrize(("count", "texts", "told"), [(96, 5, True), (95, 5, False), (50, 1, True), (49, 1, False)])
 def test_few_texts_among_many_numbers_are_told(count: int, texts: int, told: bool) -> None:
-    items = [{"price": str(value % 7)} for value in range(count)] + [{"price": f"n. b. {text}"} for text in range(texts)]
+    items = [{"price": str(value % 7)} for value in range(count)] + [
+        {"price": f"n. b. {text}"} for text in range(texts)
+    ]
     if not told:
         assert learnt(items).edges == {}
         return
@@ -221,7 +223,12 @@ def test_columns_left_out_are_missing_or_unknown_and_never_all() -> None:
 def test_of_a_sparse_row_something_known_is_left() -> None:
     encoder = build(drop=0.9)
     encoder.adapt(rows())
-    sparse: list[Row] = [{"price": 9.0}, {"kind": "cheap"}, {"price": 9.0, "kind": "new"}, {"kind": "dear", "colour": "new"}]
+    sparse: list[Row] = [
+        {"price": 9.0},
+        {"kind": "cheap"},
+        {"price": 9.0, "kind": "new"},
+        {"kind": "dear", "colour": "new"},
+    ]
     for row in sparse:
         whole = encoder.schema.encode(row).codes
         known = (whole == 0) | (whole > 2 * encoder.columns)
