@@ -21,7 +21,12 @@ def audio() -> Modality:
 
 
 def log_mel_conv(
-    *, rate: int = 16000, seconds: float = 2.0, mels: int = 64, width: int = 32, augment: bool = True
+    *,
+    rate: Annotated[int, Ge(100)] = 16000,
+    seconds: float = 2.0,
+    mels: Annotated[int, Ge(1)] = 64,
+    width: Annotated[int, Ge(1)] = 32,
+    augment: bool = True,
 ) -> Encoder:
     """A residual network on log-mel spectrograms of so many seconds, to train from scratch; F is 8 * width."""
     from mmssl_audio.conv import LogMelEncoder
@@ -31,9 +36,9 @@ def log_mel_conv(
 
 def spectrogram_transformer(
     *,
-    rate: int = 16000,
+    rate: Annotated[int, Ge(100)] = 16000,
     seconds: float = 2.0,
-    mels: int = 64,
+    mels: Annotated[int, Ge(1)] = 64,
     bands: Annotated[int, Ge(1)] | None = None,
     frames: Annotated[int, Ge(1)] = 4,
     width: Annotated[int, Ge(1)] = 128,

@@ -16,6 +16,7 @@ from multimodal_ssl import InputError
 
 WINDOW, HOP = 0.025, 0.010  # seconds
 FLOOR = 1e-5  # mel energy that counts as silence, some 80 dB below loud speech
+LOWEST_RATE = 100  # Hz; a frame has a sample
 RATE_STEP = 25  # Hz; the size of a resampling kernel grows with rate / gcd(rates)
 SHIFT = 0.1  # of the sound may be pushed out of the window
 GAIN = 6.0  # dB, up or down
@@ -36,8 +37,10 @@ class LogMel:
     """
 
     def __init__(self, *, rate: int, seconds: float, mels: int) -> None:
-        if rate <= 0 or rate % RATE_STEP:
-            raise InputError(f"rate must be a positive multiple of {RATE_STEP} Hz, not {rate}: give e.g. 16000")
+        if rate < LOWEST_RATE or rate % RATE_STEP:
+            raise InputError(
+                f"rate must be a multiple of {RATE_STEP} Hz, and at least {LOWEST_RATE}, not {rate}: give e.g. 16000"
+            )
         if seconds < WINDOW:
             raise InputError(f"seconds must be at least {WINDOW}, not {seconds}")
         if mels < 1:

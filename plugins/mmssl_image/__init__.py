@@ -36,11 +36,11 @@ def thermal() -> Modality:
 
 def small_conv(
     *,
-    size: int = 64,
-    channels: int = 3,
+    size: Annotated[int, Ge(1)] = 64,
+    channels: Literal[1, 3] = 3,
     stem: Literal[2, 4] = 2,
-    width: int = 32,
-    depth: int = 1,
+    width: Annotated[int, Ge(1)] = 32,
+    depth: Annotated[int, Ge(1)] = 1,
     augment: bool = True,
     flip: bool = False,
 ) -> Encoder:
@@ -52,12 +52,12 @@ def small_conv(
 
 def small_vit(
     *,
-    size: int = 64,
-    channels: int = 3,
-    patch: int = 8,
-    width: int = 192,
-    depth: int = 6,
-    heads: int = 3,
+    size: Annotated[int, Ge(1)] = 64,
+    channels: Literal[1, 3] = 3,
+    patch: Annotated[int, Ge(1)] = 8,
+    width: Annotated[int, Ge(1)] = 192,
+    depth: Annotated[int, Ge(1)] = 6,
+    heads: Annotated[int, Ge(1)] = 3,
     augment: bool = True,
     flip: bool = False,
 ) -> Encoder:
@@ -73,7 +73,7 @@ def depth_conv(
     *,
     size: Annotated[int, Ge(8)] = 64,
     stem: Literal[2, 4] = 2,
-    width: int = 32,
+    width: Annotated[int, Ge(1)] = 32,
     depth: Annotated[int, Ge(1)] = 1,
     augment: bool = True,
     flip: bool = False,
@@ -88,7 +88,7 @@ def thermal_conv(
     *,
     size: Annotated[int, Ge(8)] = 64,
     stem: Literal[2, 4] = 2,
-    width: int = 32,
+    width: Annotated[int, Ge(1)] = 32,
     depth: Annotated[int, Ge(1)] = 1,
     augment: bool = True,
     flip: bool = False,

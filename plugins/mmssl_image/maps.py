@@ -19,6 +19,7 @@ Map: TypeAlias = NDArray[np.float32]
 PREVIEW_SIZE, LEGEND = 192, 14  # pixels
 SHOWN = (1, 99)  # percentiles: single wild pixels would leave all others in one colour
 COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))  # from low to high
+FARTHEST = 300  # metres: whole numbers beyond it are likelier millimetres whose gaps have turned them to floats
 UNKNOWN = (160, 160, 160)
 
 
@@ -33,6 +34,12 @@ def load_depth(value: Any) -> Map:
         raise ValueError(
             "8 bits are too few for depth: give 16-bit millimetres or float metres; what is only nearer or farther is "
             "an image"
+        )
+    known = found[np.isfinite(found) & (found > 0)]
+    if found.dtype.kind == "f" and known.size and (known == np.rint(known)).all() and np.median(known) > FARTHEST:
+        raise ValueError(
+            f"depth in floats is metres, but whole numbers with a median of {np.median(known):g} look like "
+            "millimetres: keep integers and write 0, not null, where it is unknown, or divide by 1000"
         )
     metres = found * np.float32(1e-3) if found.dtype.kind in "iu" else found
     return _plain(np.where(metres > 0, metres, np.nan), "depth")

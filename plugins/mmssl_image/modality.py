@@ -15,7 +15,11 @@ PREVIEW_SIZE = 192
 
 
 def load(value: Any) -> Image.Image:
-    """Open a path, encoded bytes, a uint8, uint16 or float (0 to 1) array [H, W], [H, W, 3 or 4], or a Pillow image."""
+    """Open a path, encoded bytes, an array [H, W], [H, W, 3 or 4], or a Pillow image.
+
+    Arrays are of bool, of floats from 0 to 1 or of integers: these are 16 bits if of such a type or if one is above
+    255, else 8 bits.
+    """
     if isinstance(value, Image.Image):
         picture = value
     elif isinstance(value, np.ndarray):
@@ -58,7 +62,7 @@ def _open(file: str | Path | io.BytesIO, what: str) -> Image.Image:
 
 def _plain(picture: Image.Image) -> Image.Image:
     """Return RGB or L: transparency laid on white, 16 bits scaled to 8, palettes and CMYK converted."""
-    if picture.mode in ("RGB", "L"):
+    if picture.mode in ("RGB", "L") and "transparency" not in picture.info:
         picture.load()
         return picture
     if picture.mode.startswith("I") or picture.mode == "F":
@@ -73,14 +77,22 @@ def _plain(picture: Image.Image) -> Image.Image:
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise ValueError(f"an image array is [H, W], [H, W, 3] or [H, W, 4], not {list(array.shape)}")
+    if array.size == 0:
+        raise ValueError(f"the image array is empty: its shape is {list(array.shape)}")
     if array.dtype == np.uint8:
         return Image.fromarray(array)
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
             raise ValueError("an image array holds NaN or infinite values")
+        if array.max() > 1.5:  # a little above 1 is the overshoot of resampling
+            raise ValueError(
+                f"an image array of floats is 0 to 1, but its maximum is {array.max():g}: divide it by 255"
+            )
         return Image.fromarray((array.clip(0, 1) * 255).round().astype(np.uint8))
     if array.dtype == np.bool_:
         return Image.fromarray(array.astype(np.uint8) * 255)
     if np.issubdtype(array.dtype, np.integer) and array.min() >= 0 and array.max() <= 65535:
-        return Image.fromarray((array / 257).round().astype(np.uint8))
-    raise ValueError(f"an image array is uint8, uint16, bool or float, not {array.dtype}")
+        wide = array.dtype.itemsize == 2 or array.max() > 255  # 8 bits come as 32 or 64 from lists and TIFF
+        return Image.fromarray((array / 257).round().astype(np.uint8) if wide else array.astype(np.uint8))
+    told = f"{array.dtype} from {array.min()} to {array.max()}" if array.dtype.kind in "iu" else array.dtype
+    raise ValueError(f"an image array is integers from 0 to 65535, floats from 0 to 1 or bool, not {told}")

@@ -15,9 +15,11 @@ from PIL import Image
 from mmssl_points.ply import read_ply
 from multimodal_ssl import Modality, Preview
 
-Cloud: TypeAlias = NDArray[np.float32]
-"""Points [N, 3 + C]: x, y, z and C other channels, all finite."""
+Cloud: TypeAlias = NDArray[np.floating[Any]]
+"""Points [N, 3 + C]: x, y, z, which are finite, and C other channels; float64 where float32 would round them."""
 
+LARGEST = 1e18  # what is not below it counts as unknown: some write the largest float32, and sums would overflow
+WIDE = 16  # columns: an array of few rows and more columns is transposed
 PICTURE, DRAWN = 192, 20_000  # pixels, points
 TURN, TILT = 0.6, 0.4  # radians: from where a picture looks at a cloud whose z is up
 NEAR, FAR = np.array([20.0, 60, 120]), np.array([190.0, 205, 220])  # colours
@@ -27,8 +29,8 @@ def load(value: Any) -> Cloud:
     """Read a cloud from an array [N, 3 + C], a list, or the path or bytes of a file: PLY, .npy, .npz, .xyz, .txt.
 
     The content of a file counts, not its name. An .npz holds one array, or one named ``points``. A text has a point in
-    each line, its numbers apart by blanks or commas. Points that are not finite are left out: cameras write them where
-    they see nothing.
+    each line, its numbers apart by blanks or commas. Points whose coordinates are not finite are left out: cameras
+    write them where they see nothing.
     """
     if isinstance(value, bytes | str | os.PathLike):
         array = _read(value if isinstance(value, bytes) else Path(value).read_bytes())
@@ -38,12 +40,19 @@ def load(value: Any) -> Cloud:
         raise ValueError(f"a cloud of points is a path, bytes or an array [N, 3 + C], not a {type(value).__name__}")
     if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
         raise ValueError(f"a cloud of points is numbers [N, 3 + C], not {array.dtype} {list(array.shape)}")
-    with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite
-        cloud = array.astype(np.float32, copy=False)
-    finite = np.isfinite(cloud).all(1)
+    refuse_transposed(array)
+    kind = np.dtype(np.float32 if np.can_cast(array.dtype, np.float32) else np.float64)
+    cloud: Cloud = array.astype(kind, copy=False)
+    finite = (np.abs(cloud[:, :3]) < LARGEST).all(1)
     if not finite.any():
         raise ValueError(f"the cloud is empty: of its {len(cloud):,} points none is finite")
     return cloud if finite.all() else cloud[finite]
+
+
+def refuse_transposed(array: NDArray[Any]) -> None:
+    """Raise ValueError if an array is [3 + C, N] by its looks."""
+    if array.shape[0] in (3, 4, 6) and array.shape[1] > WIDE:
+        raise ValueError(f"a cloud of points is [N, 3 + C], a point a row, not {list(array.shape)}: transpose it")
 
 
 def _read(data: bytes) -> NDArray[Any]:

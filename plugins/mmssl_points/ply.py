@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,11 @@ class Element:
     properties: list[tuple[str, str | None]]
 
 
-def read_ply(data: bytes) -> NDArray[np.float32]:
+def read_ply(data: bytes) -> NDArray[np.floating[Any]]:
     """Return x, y, z and then all other properties of the vertices, colours of 8 bits in [0, 1] [N, 3 + C].
 
-    Raises ValueError if the file is broken. Faces, which come after the vertices, are not read.
+    They are float64 in text and where float32 does not hold every value of their types. Faces, which come
+    after the vertices, are not read. Raises ValueError if the file is broken.
     """
     kind, elements, start = _read_header(data)
     for element in elements:
@@ -44,7 +46,8 @@ def read_ply(data: bytes) -> NDArray[np.float32]:
         if whole < vertices.count:
             raise ValueError(f"the PLY file is cut off: it has {whole:,} of {vertices.count:,} vertices")
         table = np.frombuffer(data, rows[-1], vertices.count, start)
-        found = np.stack([table[name] for name, _ in vertices.properties], axis=1, dtype=np.float32, casting="unsafe")
+        columns = [table[name] for name, _ in vertices.properties]
+        found = np.stack(columns, axis=1, dtype=np.result_type(np.float32, *columns))
     names = [name for name, _ in vertices.properties]
     for place, (name, of) in enumerate(vertices.properties):
         if of == "u1" and name in ("red", "green", "blue", "alpha", "r", "g", "b"):
@@ -86,13 +89,13 @@ def _read_header(data: bytes) -> tuple[str, list[Element], int]:
     return kind, elements, start
 
 
-def _read_text(data: bytes, skip: int, vertices: Element) -> NDArray[np.float32]:
+def _read_text(data: bytes, skip: int, vertices: Element) -> NDArray[np.float64]:
     lines = data.splitlines()[skip : skip + vertices.count]
     if len(lines) < vertices.count:
         raise ValueError(f"the PLY file is cut off: it has {len(lines):,} of {vertices.count:,} vertices")
     width = len(vertices.properties)
     try:
-        numbers = np.array(b" ".join(lines).split(), np.float32)
+        numbers = np.array(b" ".join(lines).split(), np.float64)
     except ValueError as error:
         raise ValueError(f"the vertices of the PLY file are no numbers: {error}") from error
     if numbers.size != vertices.count * width:

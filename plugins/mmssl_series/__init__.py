@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
 
 from multimodal_ssl import hookimpl
 
@@ -18,7 +20,14 @@ def series() -> Modality:
     return SERIES
 
 
-def series_conv(*, channels: int, width: int = 64, depth: int = 3, length: int = 128, augment: bool = True) -> Encoder:
+def series_conv(
+    *,
+    channels: Annotated[int, Ge(1)],
+    width: Annotated[int, Ge(1)] = 64,
+    depth: Annotated[int, Ge(1)] = 3,
+    length: Annotated[int, Ge(1)] = 128,
+    augment: bool = True,
+) -> Encoder:
     """A residual network over time; longer series are resampled to length, shorter ones padded; F is 4 * width."""
     from mmssl_series.conv import SeriesConv
 
@@ -27,12 +36,12 @@ def series_conv(*, channels: int, width: int = 64, depth: int = 3, length: int =
 
 def series_transformer(
     *,
-    channels: int,
-    patch: int = 8,
-    width: int = 128,
-    depth: int = 3,
-    heads: int = 4,
-    length: int = 128,
+    channels: Annotated[int, Ge(1)],
+    patch: Annotated[int, Ge(1)] = 8,
+    width: Annotated[int, Ge(1)] = 128,
+    depth: Annotated[int, Ge(1)] = 3,
+    heads: Annotated[int, Ge(1)] = 4,
+    length: Annotated[int, Ge(1)] = 128,
     augment: bool = True,
 ) -> Encoder:
     """A transformer over patches of time; longer series are resampled to length, shorter ones padded."""

@@ -27,7 +27,7 @@ class SeriesConv(Encoder):
         channels: of the series.
         width: channels of the first stage; the later ones have twice as many, and F is twice those of the last.
         depth: number of stages; the stem and each but the first halve the time steps.
-        length: longer series are resampled to it, shorter ones padded.
+        length: longer series are averaged and resampled to it, shorter ones padded.
         augment: if there is an rng, cut, warp, scale, shift and jitter the series and drop points.
     """
 

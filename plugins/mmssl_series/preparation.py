@@ -23,11 +23,14 @@ class Preparation(nn.Module):
     The first C channels are the values with the mean and standard deviation that `learn` found taken out, 0 where
     missing or past the end; the other C say where a value is present. The mask is True up to the end of the series.
 
+    Of a series of at least 2L steps the means over blocks of T // L steps are taken first, so that what is short leaves
+    a trace and what is fast does not pass for something slow.
+
     Mean and deviation are the module's extra state, not buffers: workers read them, and can't read those of a GPU.
 
     Args:
         channels: C.
-        length: L; longer series are resampled to it, shorter ones padded.
+        length: L; longer series are averaged and resampled to it, shorter ones padded.
         augment: if there is an rng, cut, warp, scale, shift and jitter the series and drop points.
     """
 
@@ -40,7 +43,8 @@ class Preparation(nn.Module):
 
     def forward(self, item: NDArray[np.float32], rng: np.random.Generator | None = None) -> dict[str, Tensor]:
         """Return values (float32) and mask (bool); augment if given an rng."""
-        channels, steps = self._checked(item).shape
+        item = _averaged(self._checked(item), self.length)
+        channels, steps = item.shape
         count = min(steps, self.length)
         if rng is not None and self.augment:
             series = _disturb((_sample(item, _warped(steps, count, rng)) - self.mean) / self.std, rng)
@@ -56,17 +60,24 @@ class Preparation(nn.Module):
         return {"values": torch.from_numpy(values), "mask": torch.from_numpy(mask)}
 
     def learn(self, items: Iterable[NDArray[np.float32]]) -> None:
-        """Set mean and standard deviation of each channel from the values that are present."""
+        """Set mean and standard deviation of each channel from what is present; series that do not fit are skipped."""
         count, total, squares = (np.zeros(self.channels) for _ in range(3))
+        pivot = np.zeros(self.channels)  # near the mean, else squares of large numbers swallow a small variance
         for item in items:
-            series = self._checked(item).astype(np.float64)
-            count += (~np.isnan(series)).sum(1)
-            total += np.nansum(series, 1)
-            squares += np.nansum(np.square(series), 1)
-        mean = total / np.maximum(count, 1)
-        variance = squares / np.maximum(count, 1) - np.square(mean)
+            try:
+                series = _averaged(self._checked(item), self.length).astype(np.float64)
+            except ValueError:  # training counts it as unreadable
+                continue
+            present = ~np.isnan(series)
+            number = present.sum(1)
+            pivot = np.where(count > 0, pivot, np.nansum(series, 1) / np.maximum(number, 1))
+            away = np.where(present, series - pivot[:, np.newaxis], 0)
+            count, total, squares = count + number, total + away.sum(1), squares + np.square(away).sum(1)
+        shift = total / np.maximum(count, 1)
+        mean = pivot + shift
+        variance = squares / np.maximum(count, 1) - np.square(shift)
         # A channel that never changes keeps its scale; rounding leaves a little variance in it.
-        std = np.sqrt(np.where(variance > 1e-9 * np.square(mean), variance, 1))
+        std = np.sqrt(np.where(variance > 1e-13 * np.square(mean), variance, 1))
         self.mean, self.std = mean[:, np.newaxis].astype(np.float32), std[:, np.newaxis].astype(np.float32)
 
     def get_extra_state(self) -> Tensor:
@@ -77,8 +88,22 @@ class Preparation(nn.Module):
 
     def _checked(self, item: NDArray[np.float32]) -> NDArray[np.float32]:
         if item.ndim != 2 or item.shape[0] != self.channels:
-            raise ValueError(f"this encoder takes series of {self.channels} channels, not of shape {item.shape}")
+            hint = ": transpose it" if item.ndim == 2 and item.shape[1] == self.channels else ""
+            raise ValueError(f"this encoder takes series of {self.channels} channels, not of shape {item.shape}{hint}")
         return item
+
+
+def _averaged(item: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """Return the means of what is present in equal blocks of a series [C, T], if T is at least twice the length."""
+    steps = item.shape[1]
+    if steps < 2 * length:
+        return item
+    blocks = steps // (steps // length)
+    starts = np.arange(blocks) * steps // blocks
+    present = ~np.isnan(item)
+    count = np.add.reduceat(present, starts, axis=1, dtype=np.intp)
+    total = np.add.reduceat(np.where(present, item, 0), starts, axis=1, dtype=np.float64)
+    return np.where(count, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
 def _sample(item: NDArray[np.float32], positions: NDArray[np.float64]) -> NDArray[np.float32]:

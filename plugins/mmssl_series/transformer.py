@@ -24,7 +24,7 @@ class SeriesTransformer(TokenEncoder):
         width: F.
         depth: number of layers.
         heads: of attention.
-        length: longer series are resampled to it, shorter ones padded; a multiple of patch.
+        length: longer series are averaged and resampled to it, shorter ones padded; a multiple of patch.
         augment: if there is an rng, cut, warp, scale, shift and jitter the series and drop points.
     """
 

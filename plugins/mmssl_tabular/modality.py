@@ -14,7 +14,9 @@ from multimodal_ssl import Modality, Preview
 Row: TypeAlias = dict[str, float | str]
 """Name of a column -> number or category; NaN is missing."""
 
-BLANK = {"", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"}
+BLANK = {
+    "", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "-nan", "NULL", "null", "None", "none", "-", "?",
+}  # fmt: skip
 
 
 def load(value: Any) -> Row:

@@ -15,6 +15,7 @@ from mmssl_tabular.modality import Row, is_missing
 from multimodal_ssl import InputError
 from multimodal_ssl.errors import nearest
 
+FEW, STRAY = 50, 0.05  # of more values than that, what is no number in a smaller share is a slip
 BEYOND = 1.0  # widths of a bin: how far a number counts outside the range that was seen
 
 
@@ -59,6 +60,7 @@ class Schema:
         found: Counter[tuple[str, str]] = Counter()
         for name, count in counts.items():
             numbers = [] if name in categories else [_number(cell) for cell in count]
+            _refuse_strays(name, count, numbers)
             if numbers and not np.isnan(numbers).any():
                 spread = np.repeat(numbers, list(count.values()))
                 self.edges[name] = np.quantile(spread, np.linspace(0, 1, self.bins + 1))
@@ -103,6 +105,17 @@ class Schema:
         told = json.loads(text)
         self.names, self.values = told["names"], told["values"]
         self.edges = {name: np.array(one) for name, one in told["edges"].items()}
+
+
+def _refuse_strays(name: str, count: Counter[float | str], numbers: Sequence[float]) -> None:
+    """Raise InputError if the cells of a column are numbers but for a few; numbers are its different cells or empty."""
+    strays = [cell for cell, number in zip(count, numbers, strict=False) if math.isnan(number)]
+    if strays and count.total() > FEW and sum(count[cell] for cell in strays) < STRAY * count.total():
+        shown = ", ".join(map(repr, strays[:3])) + ", ..." * (len(strays) > 3)
+        raise InputError(
+            f"column {name!r} holds numbers, but {sum(count[cell] for cell in strays)} of its {count.total():,} values "
+            f"are none ({shown}): make them empty, or name the column in `categories`"
+        )
 
 
 def encode_numbers(numbers: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -69,7 +69,9 @@ class TabularTransformer(TokenEncoder):
         numbers, codes = self.schema.encode(item)
         if rng is not None and self.drop:
             gone = rng.random(len(codes)) < self.drop
-            gone[rng.integers(len(codes))] = False
+            known = np.flatnonzero((codes == 0) | (codes > 2 * self.columns))
+            known = known if len(known) else np.arange(len(codes))
+            gone[known[rng.integers(len(known))]] = False  # else nothing might be left of a sparse row
             missing = 1 + 2 * np.arange(len(codes))
             unknown = missing + (
                 (codes > 2 * self.columns) & (rng.random(len(codes)) < 0.5)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Le
 
 from multimodal_ssl import hookimpl
 
@@ -19,7 +21,13 @@ def text() -> Modality:
 
 
 def small_text(
-    *, width: int = 192, depth: int = 3, heads: int = 3, vocabulary: int = 4096, length: int = 32, drop: float = 0.1
+    *,
+    width: Annotated[int, Ge(1)] = 192,
+    depth: Annotated[int, Ge(1)] = 3,
+    heads: Annotated[int, Ge(1)] = 3,
+    vocabulary: int = 4096,
+    length: Annotated[int, Ge(1)] = 32,
+    drop: Annotated[float, Ge(0), Le(0.9)] = 0.1,
 ) -> Encoder:
     """A small transformer whose BPE vocabulary is learnt from the training texts; drop: share of tokens left out."""
     from mmssl_text.transformer import TextTransformer

@@ -62,6 +62,7 @@ class TextTransformer(TokenEncoder):
         ids = self.tokenizer.encode(item).ids or [UNKNOWN]
         truncated = len(ids) > self.length
         kept = np.array(ids[: self.length])
+        kept[kept == PAD] = UNKNOWN  # a text may hold the very letters of the token
         if rng is not None and self.drop and len(kept) > 1:
             stay = rng.random(len(kept)) >= self.drop
             kept = kept[stay] if stay.any() else kept

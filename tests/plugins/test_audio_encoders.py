@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import mmssl_audio
 from mmssl_audio.conv import LogMelEncoder
 from mmssl_audio.mel import BANDS, HIDDEN, SPANS, LogMel, disturb, hide
 from mmssl_audio.modality import AUDIO, Audio
 from mmssl_audio.transformer import SpectrogramTransformer
-from multimodal_ssl import InputError
+from multimodal_ssl import Catalog, InputError
 from multimodal_ssl.testing import check_encoder
 
+from ..toys import refusal
 from .sounds import pitch, sine, sound
 from .tokens import check_padding_mask
 
@@ -280,6 +282,7 @@ def test_patches_and_heads_that_do_not_fit_are_told(options: dict[str, int], mes
     [
         ({"rate": 16001}, "multiple of 25"),
         ({"rate": 0}, "multiple of 25"),
+        ({"rate": 50}, "at least 100, not 50"),
         ({"seconds": 0.0}, "seconds must be at least"),
         ({"mels": 0}, "mels must be positive"),
         ({"width": 20}, "multiple of 16"),
@@ -289,3 +292,11 @@ def test_options_that_can_not_be_are_refused(options: dict[str, float], message:
     known: dict[str, Any] = {"rate": 8000, "seconds": 0.5, "mels": 32, "width": 16, "augment": True}
     with pytest.raises(InputError, match=message):
         LogMelEncoder(**{**known, **options})
+
+
+@pytest.mark.parametrize("name", ["log-mel-conv", "spectrogram-transformer"])
+@pytest.mark.parametrize(("option", "value"), [("rate", 75), ("mels", 0), ("width", 0)])
+def test_options_of_the_factories_that_can_not_be_are_refused_by_name(name: str, option: str, value: int) -> None:
+    message = refusal(lambda: Catalog.of(audio=mmssl_audio).create("encoders", name, options={option: value}))
+    assert f"{option}: " in message
+    assert "greater than or equal to" in message

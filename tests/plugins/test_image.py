@@ -2,18 +2,23 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+import mmssl_image
 from mmssl_image.conv import ConvEncoder
 from mmssl_image.modality import IMAGE
 from mmssl_image.pixels import Pixels
 from mmssl_image.vit import VisionTransformer
-from multimodal_ssl import InputError
+from multimodal_ssl import Catalog, InputError
 from multimodal_ssl.testing import check_encoder, check_modality
+
+from ..toys import refusal
 
 
 def drawing(size: tuple[int, int] = (40, 30), colour: str = "red", at: int = 5) -> Image.Image:
@@ -66,12 +71,54 @@ def test_transparency_is_laid_on_white_in_every_mode() -> None:
         assert found.getpixel((0, 0)) != (255, 255, 255)
 
 
+@pytest.mark.parametrize(("mode", "hidden"), [("RGB", (255, 0, 0)), ("L", 76)])
+def test_a_colour_that_a_png_calls_transparent_is_white(mode: str, hidden: object) -> None:
+    picture = Image.new("RGB", (8, 8), (255, 0, 0)).convert(mode)
+    picture.paste(picture.point(lambda value: value // 2).crop((0, 0, 4, 8)))
+    found = IMAGE.load(encoded(picture, "PNG", transparency=hidden))
+    assert found.mode == "RGB"
+    assert found.getpixel((7, 7)) == (255, 255, 255)
+    assert found.getpixel((0, 0)) == picture.convert("RGB").getpixel((0, 0))
+
+
 def test_sixteen_bits_are_scaled_and_not_cut() -> None:
     ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     for value in (encoded(Image.fromarray(ramp), "PNG"), ramp):
         found = np.asarray(IMAGE.load(value))
         assert found.dtype == np.uint8
         assert np.abs(found.astype(float) - ramp / 257).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64, np.uint32])
+def test_eight_bits_in_wider_integers_are_not_darkened(kind: type[np.integer[Any]]) -> None:
+    ramp = np.arange(128, dtype=np.uint8).reshape(8, 16)
+    np.testing.assert_array_equal(np.asarray(IMAGE.load(ramp.astype(kind))), ramp)
+
+
+def test_eight_bits_in_a_tiff_of_32_are_not_darkened_and_sixteen_are_scaled() -> None:
+    ramp = np.linspace(0, 255, 64).astype(np.int32).reshape(8, 8)
+    np.testing.assert_array_equal(np.asarray(IMAGE.load(encoded(Image.fromarray(ramp), "TIFF"))), ramp)
+    np.testing.assert_array_equal(np.asarray(IMAGE.load(encoded(Image.fromarray(257 * ramp), "TIFF"))), ramp)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((4, 4), 200.0), "floats is 0 to 1, but its maximum is 200: divide it by 255"),
+        (np.zeros((0, 4)), r"empty: its shape is \[0, 4\]"),
+        (np.zeros((0, 4), np.uint8), "empty"),
+        (np.zeros((0, 4), np.int64), "empty"),
+        (np.full((4, 4), 70000), "integers from 0 to 65535, .* not int64 from 70000 to 70000"),
+        (np.full((4, 4), "a"), "not <U1"),
+    ],
+)
+def test_arrays_that_are_no_picture_are_told(array: NDArray[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        IMAGE.load(array)
+
+
+def test_floats_a_little_outside_0_to_1_are_cut() -> None:
+    np.testing.assert_array_equal(np.asarray(IMAGE.load(np.array([[-0.1, 0, 1, 1.2]]))), [[0, 0, 255, 255]])
 
 
 def test_cmyk_and_one_bit_and_palette_become_rgb_or_grey() -> None:
@@ -129,3 +176,18 @@ def test_the_encoders_conform(channels: int) -> None:
 def test_sizes_that_do_not_fit_are_told() -> None:
     with pytest.raises(InputError, match="size 30 must be a multiple of patch 8"):
         VisionTransformer(size=30, channels=1, patch=8, width=16, depth=1, heads=1, augment=False, flip=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        *(("small-conv", name, 0) for name in ("size", "width", "depth")),
+        *(("small-vit", name, 0) for name in ("size", "patch", "width", "depth", "heads")),
+        *((name, "channels", value) for name in ("small-conv", "small-vit") for value in (0, 2, 4)),
+        *((name, "width", 0) for name in ("depth-conv", "thermal-conv")),
+    ],
+)
+def test_options_that_can_not_be_are_refused_by_name(name: str, option: str, value: int) -> None:
+    message = refusal(lambda: Catalog.of(image=mmssl_image).create("encoders", name, options={option: value}))
+    assert name in message
+    assert option in message

@@ -82,6 +82,17 @@ def test_floats_are_metres_as_they_stand(kind: str) -> None:
     np.testing.assert_array_equal(DEPTH.load(encoded(item, kind)), scene())
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_millimetres_that_gaps_have_turned_to_floats_are_told(kind: type[np.floating[Any]]) -> None:
+    item = np.where(np.isnan(scene()), np.nan, millimetres(scene())).astype(kind)
+    with pytest.raises(ValueError, match=r"floats is metres, but .* look like millimetres: .* write 0, not null"):
+        DEPTH.load(item)
+    np.testing.assert_allclose(DEPTH.load(item / 1000), scene(), atol=6e-4)
+    assert DEPTH.load(np.full((2, 2), 80.0)).max() == 80, "whole metres are metres"
+    assert DEPTH.load(np.full((2, 2), 450.5)).max() == 450.5, "what is far need not be near"
+    np.testing.assert_array_equal(THERMAL.load(np.full((2, 2), 3000.0)), np.full((2, 2), 3000.0))
+
+
 def test_heat_keeps_its_unit_and_may_be_below_zero() -> None:
     celsius = np.array([[-20.5, 0.0], [36.6, np.nan]], np.float32)
     np.testing.assert_array_equal(THERMAL.load(encoded(celsius, "TIFF")), celsius)

@@ -17,13 +17,13 @@ import mmssl_points
 import mmssl_sources
 from mmssl_points.modality import PICTURE, POINTS
 from mmssl_points.net import PointsNet
-from multimodal_ssl import Catalog
+from multimodal_ssl import Catalog, InputError
 from multimodal_ssl.testing import check_encoder, check_modality
 
 from .tables import open_table, write
 
 CATALOG = Catalog.of(points=mmssl_points, sources=mmssl_sources)
-Cloud = NDArray[np.float32]
+Cloud = NDArray[np.floating[Any]]
 ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
 
 
@@ -115,11 +115,57 @@ def test_arrays_and_lines_of_numbers_give_back_every_point(channels: int) -> Non
     np.testing.assert_array_equal(POINTS.load(b"# x y z\n1 2 3\n\n// end\n"), [[1, 2, 3]])
 
 
-def test_points_that_are_not_finite_are_left_out() -> None:
+@pytest.mark.parametrize("nothing", [np.nan, np.inf, -np.inf, np.finfo(np.float32).max, -1e18])
+def test_points_that_are_not_finite_are_left_out(nothing: float) -> None:
     cloud = ball(5, channels=1)
-    cloud[1, 0], cloud[3, 3] = np.nan, np.inf
+    cloud[1, 0], cloud[3, 2] = nothing, nothing
     np.testing.assert_array_equal(POINTS.load(cloud), cloud[[0, 2, 4]])
     assert POINTS.measure(POINTS.load(cloud)) == {"points": 3, "channels": 1}
+
+
+def test_a_channel_that_is_not_finite_leaves_a_point_out_only_of_an_encoder_that_uses_it() -> None:
+    cloud = ball(40, channels=2)
+    cloud[::2, 4], cloud[1, 3] = np.nan, np.finfo(np.float32).max
+    np.testing.assert_array_equal(POINTS.load(cloud), cloud)
+    for channels, kept in ((0, np.arange(40)), (1, np.delete(np.arange(40), 1)), (2, np.arange(3, 40, 2))):
+        encoder = build(channels=channels)
+        encoder.adapt([cloud])
+        assert torch.isfinite(encoder.mean).all()
+        found = features(encoder, cloud, cloud[kept])
+        assert torch.equal(found[0], found[1])
+    cloud[:, 3] = np.inf
+    with pytest.raises(ValueError, match=r"at none of the 40 points are x, y, z and the 2 channels .* all finite"):
+        build(channels=2).prepare(POINTS.load(cloud))
+
+
+@pytest.mark.parametrize("rows", [3, 4, 6])
+def test_a_point_in_each_column_is_told(rows: int) -> None:
+    array = np.zeros((rows, 17), np.float32)
+    for read in (POINTS.load, build().prepare):
+        with pytest.raises(ValueError, match=rf"a point a row, not \[{rows}, 17\]: transpose it"):
+            read(array)
+    assert POINTS.load(np.zeros((rows, 16))).shape == (rows, 16)
+
+
+@pytest.mark.parametrize("form", ["array", "list", "text", "npy", *ORDERS, "ascii"])
+def test_details_far_from_the_origin_are_kept(form: str) -> None:
+    cloud = ball(100).astype(np.float64)
+    far = cloud + np.array([500_000, 5_400_000, 300])
+    data: Any = {"array": far, "list": far.tolist(), "text": text(far), "npy": npy(far)}.get(form)
+    if data is None:
+        header = (
+            HEADER.replace(b"ascii", form.encode()).replace(b"float", b"double").replace(b"vertex 2", b"vertex 100")
+        )
+        data = header + (text(far) if form == "ascii" else far.astype(f"{ORDERS[form]}f8").tobytes())
+    found = features(build(num_points=40), POINTS.load(data), cloud)
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+
+
+def test_what_float32_holds_stays_float32() -> None:
+    for kind in (np.float16, np.float32, np.int16, np.uint8):
+        assert POINTS.load(np.ones((4, 3), kind)).dtype == np.float32
+    assert POINTS.load(ply(ball(4, channels=1), "ascii")).dtype == np.float64
+    assert POINTS.load(np.full((4, 3), 2**24 + 1)).tolist()[0] == [2**24 + 1] * 3
 
 
 HEADER = b"ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
@@ -225,6 +271,47 @@ def test_adapting_takes_out_mean_and_deviation_of_the_other_channels() -> None:
     torch.testing.assert_close(encoder.mean[3:], torch.tensor([cloud[:, 3].mean(), 7]), atol=1e-3, rtol=0)
     torch.testing.assert_close(encoder.std[3:], torch.tensor([cloud[:, 3].std(), 1]), atol=1e-3, rtol=0)
     assert encoder.mean[:3].tolist() == [0, 0, 0]
+
+
+def test_a_channel_that_changes_little_about_a_large_mean_is_not_constant() -> None:
+    encoder, cloud = build(channels=2), ball(4000, channels=2).astype(np.float64)
+    cloud[:, 3] = 48.137 + 0.0005 * (cloud[:, 3] - 0.5)
+    cloud[:, 4] = 1e6
+    encoder.adapt([cloud[:50], cloud[50:]])
+    torch.testing.assert_close(encoder.std[3:], torch.tensor([cloud[:, 3].std(), 1.0]).float(), atol=0, rtol=1e-3)
+
+
+def test_adapting_skips_clouds_that_do_not_fit() -> None:
+    encoder, other, cloud = build(channels=1), build(channels=1), ball(50, channels=1)
+    encoder.adapt([ball(9), cloud, np.zeros((4, 30), np.float32), np.zeros(3, np.float32)])
+    other.adapt([cloud])
+    torch.testing.assert_close(encoder.mean, other.mean)
+    torch.testing.assert_close(encoder.std, other.std)
+    other = build(channels=1)
+    other.adapt([ball(9)])
+    assert (other.mean.tolist(), other.std.tolist()) == ([0] * 4, [1] * 4)
+
+
+def test_normals_are_turned_with_the_cloud_and_not_normalised() -> None:
+    cloud = np.concatenate([ball(200), ball(200), ball(200, 1)], axis=1)  # a ball's normals are its places
+    encoder = build(channels=6, normals=True)
+    encoder.adapt([cloud * np.float32([1, 1, 1, 5, 1, 1, 5, 1, 1])])
+    assert (encoder.mean[3:6].tolist(), encoder.std[3:6].tolist()) == ([0] * 3, [1] * 3)
+    assert encoder.std[6] > 2
+    for seed in range(5):
+        points, plain = (
+            one.prepare(cloud, np.random.default_rng(seed))["points"][:40] for one in (encoder, build(channels=6))
+        )
+        place, normal, other = F.normalize(points[:, :3], dim=1), points[:, 3:6], points[:, 6:]
+        assert (place * normal).sum(1).min() > 0.95
+        torch.testing.assert_close(normal.norm(dim=1), torch.ones(40))
+        torch.testing.assert_close(other, plain[:, 6:])
+    assert torch.equal(encoder.prepare(cloud)["points"], build(channels=6).prepare(cloud)["points"])
+
+
+def test_normals_need_three_channels() -> None:
+    with pytest.raises(InputError, match="normals are the first three of the channels, but channels is 2: set it to 3"):
+        build(channels=2, normals=True)
 
 
 def test_a_cloud_of_too_few_channels_is_told() -> None:

@@ -121,7 +121,7 @@ def test_a_short_series_is_padded_and_masked() -> None:
     assert not values[:, 5:].any()
 
 
-@pytest.mark.parametrize("steps", [9, 100, 1001])
+@pytest.mark.parametrize("steps", [9, 12, 15])
 def test_a_long_series_is_resampled_as_numpy_interpolates(steps: int) -> None:
     series = walk(3, steps)
     out = plain(3, 8)(series)
@@ -130,6 +130,58 @@ def test_a_long_series_is_resampled_as_numpy_interpolates(steps: int) -> None:
     np.testing.assert_allclose(out["values"][:3].numpy(), reference, rtol=1e-4, atol=1e-4)
     assert out["mask"].all()
     assert (out["values"][3:] == 1).all()
+
+
+@pytest.mark.parametrize(("steps", "blocks"), [(16, 8), (20, 10), (100, 8), (1001, 8)])
+def test_a_series_of_twice_the_length_is_averaged_over_equal_blocks_first(steps: int, blocks: int) -> None:
+    series = gappy(3, steps)
+    series[1, : steps // 3] = np.nan
+    edges = [block * steps // blocks for block in range(blocks + 1)]
+    means = np.full((3, blocks), np.nan, np.float32)
+    for channel in range(3):
+        for block in range(blocks):
+            there = series[channel, edges[block] : edges[block + 1]]
+            if not np.isnan(there).all():
+                means[channel, block] = np.nanmean(there)
+    found, reference = plain(3, 8)(series), plain(3, 8)(means)
+    torch.testing.assert_close(found, reference)
+    assert not found["values"][4, :2].any(), "a block where all is missing is missing"
+
+
+def test_what_is_short_leaves_a_trace_in_a_long_series_and_what_is_fast_is_not_taken_for_slow() -> None:
+    event, fast = np.zeros((2, 1, 10_007), np.float32)
+    event[0, 5003] = 100
+    fast[0] = np.resize([1, -1], 10_007)
+    assert plain(1, 100)(event)["values"][0].max() > 0.5
+    assert plain(1, 100)(fast)["values"][0].abs().max() < 0.02
+
+
+def test_what_is_learnt_of_long_series_is_what_the_network_sees() -> None:
+    preparation = plain(1, 50)
+    items = [np.random.default_rng(seed).standard_normal((1, 5000), np.float32) for seed in range(20)]
+    preparation.learn(items)
+    assert np.std([preparation(item)["values"][0].numpy() for item in items]) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_channel_that_changes_little_about_a_large_mean_is_not_constant() -> None:
+    latitude = (48.137 + 0.0005 * walk(1, 400) / 10).astype(np.float32)
+    preparation = plain(2, 100)
+    preparation.learn(
+        np.concatenate([latitude, np.full_like(latitude, 7.1e6)])[:, at : at + 100] for at in (0, 100, 200)
+    )
+    exact = latitude[0, :300].astype(np.float64).std()
+    np.testing.assert_allclose(preparation.std[:, 0], [exact, 1], rtol=1e-4)
+
+
+def test_a_channel_may_begin_late_in_what_is_learnt() -> None:
+    items = [np.full((2, 5), 1e6, np.float32) for _ in range(4)]
+    for seed, item in enumerate(items):
+        item += walk(2, 5, seed)
+    items[0][1] = np.nan
+    preparation = plain(2, 8)
+    preparation.learn(items)
+    together = np.concatenate(items, axis=1).astype(np.float64)
+    np.testing.assert_allclose(preparation.std[:, 0], np.nanstd(together, 1), rtol=1e-5)
 
 
 def test_in_resampling_a_gap_takes_no_more_than_the_points_nearest_to_it() -> None:

@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load, save
 from torch.nn import functional as F
 
+import mmssl_series
 from mmssl_series.conv import MaskedGroupNorm, SeriesConv
 from mmssl_series.transformer import SeriesTransformer
-from multimodal_ssl import Encoder, InputError
+from multimodal_ssl import Catalog, Encoder, InputError
 from multimodal_ssl.testing import check_encoder
 
+from ..toys import refusal
 from .tokens import check_padding_mask
 from .walks import gappy, walk
 
@@ -164,8 +166,19 @@ def test_a_series_of_other_channels_is_refused(make: Make) -> None:
     encoder = make()
     with pytest.raises(ValueError, match=r"3 channels, not of shape \(2, 9\)"):
         encoder.prepare(walk(2, 9))
-    with pytest.raises(ValueError, match=r"3 channels, not of shape \(2, 9\)"):
-        encoder.adapt([walk(2, 9)])
+    with pytest.raises(ValueError, match=r"3 channels, not of shape \(9, 3\): transpose it"):
+        encoder.prepare(walk(9, 3))
+
+
+@ENCODERS
+def test_adapting_skips_series_of_other_channels(make: Make) -> None:
+    one, other = make(), make()
+    one.adapt([walk(2, 9), walk(3, 20), walk(1, 3)[0]])
+    other.adapt([walk(3, 20)])
+    np.testing.assert_array_equal(one.preparation.mean, other.preparation.mean)
+    np.testing.assert_array_equal(one.preparation.std, other.preparation.std)
+    one.adapt([walk(2, 9)])
+    assert (one.preparation.mean.tolist(), one.preparation.std.tolist()) == ([[0]] * 3, [[1]] * 3)
 
 
 @pytest.mark.parametrize(
@@ -186,3 +199,17 @@ def test_options_of_the_transformer_that_can_not_be_are_refused(options: dict[st
     known = {"channels": 3, "patch": 8, "width": 32, "depth": 1, "heads": 2, "length": 32}
     with pytest.raises(InputError, match=message):
         SeriesTransformer(**{**known, **options}, augment=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        *(("series-conv", option) for option in ("channels", "width", "depth", "length")),
+        *(("series-transformer", option) for option in ("channels", "patch", "width", "depth", "heads", "length")),
+    ],
+)
+def test_options_of_the_factories_that_can_not_be_are_refused_by_name(name: str, option: str) -> None:
+    options = {"channels": 3, option: 0}
+    message = refusal(lambda: Catalog.of(series=mmssl_series).create("encoders", name, options=options))
+    assert f"{option}: " in message
+    assert "greater than or equal to 1" in message

@@ -74,14 +74,10 @@ def test_the_modality_conforms(tmp_path: Path) -> None:
 
 
 def test_missing_is_what_holds_nothing() -> None:
-    found = TABULAR.load({"a": None, "b": math.nan, "c": " ", "d": "NA", "e": 0, "f": " none "})
-    assert [name for name, cell in found.items() if isinstance(cell, float) and math.isnan(cell)] == [
-        "a",
-        "b",
-        "c",
-        "d",
-    ]
-    assert (found["e"], found["f"]) == (0.0, "none")
+    nothing = [None, math.nan, " ", "NA", " none ", "None", "NAN", "-nan", "-", "?"]
+    found = TABULAR.load({**dict(enumerate(nothing)), "e": 0, "f": " no "})
+    assert [name for name, cell in found.items() if isinstance(cell, float) and math.isnan(cell)] == list("0123456789")
+    assert (found["e"], found["f"]) == (0.0, "no")
 
 
 @pytest.mark.parametrize(
@@ -134,6 +130,21 @@ def test_columns_are_numbers_if_all_their_texts_are() -> None:
     assert {name: set(one) for name, one in schema.values.items()} == {"b": {"1", "B"}, "c": {"x", "1_0"}, "e": set()}
     coded = learnt(items, categories=["d"])
     assert set(coded.values["d"]) == {"3", "4"}
+
+
+@pytest.mark.parametrize(("count", "texts", "told"), [(96, 5, True), (95, 5, False), (50, 1, True), (49, 1, False)])
+def test_few_texts_among_many_numbers_are_told(count: int, texts: int, told: bool) -> None:
+    items = [{"price": str(value % 7)} for value in range(count)] + [
+        {"price": f"n. b. {text}"} for text in range(texts)
+    ]
+    if not told:
+        assert learnt(items).edges == {}
+        return
+    message = refusal(lambda: learnt(items))
+    assert f"column 'price' holds numbers, but {texts} of its {count + texts} values are none ('n. b. 0'" in message
+    assert ("'n. b. 2', ..." in message) is (texts > 3)
+    assert message.endswith("): make them empty, or name the column in `categories`")
+    assert set(learnt(items, categories=["price"], vocabulary=99).values) == {"price"}
 
 
 def test_the_commonest_categories_of_all_columns_have_room_and_the_others_are_unknown() -> None:
@@ -207,6 +218,24 @@ def test_columns_left_out_are_missing_or_unknown_and_never_all() -> None:
     for seed in range(20):
         inputs = encoder.prepare(row, np.random.default_rng(seed))
         assert inputs["numbers"].any().item() == (inputs["codes"][0] == 0).item()
+
+
+def test_of_a_sparse_row_something_known_is_left() -> None:
+    encoder = build(drop=0.9)
+    encoder.adapt(rows())
+    sparse: list[Row] = [
+        {"price": 9.0},
+        {"kind": "cheap"},
+        {"price": 9.0, "kind": "new"},
+        {"kind": "dear", "colour": "new"},
+    ]
+    for row in sparse:
+        whole = encoder.schema.encode(row).codes
+        known = (whole == 0) | (whole > 2 * encoder.columns)
+        for seed in range(20):
+            codes = encoder.prepare(row, np.random.default_rng(seed))["codes"].numpy()
+            assert (codes == whole)[known].any()
+    assert len(encoder.prepare({"kind": "new"}, np.random.default_rng(0))["codes"]) == 3
 
 
 def test_hidden_columns_are_not_seen(generator: torch.Generator) -> None:

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+import mmssl_text
 from mmssl_text.modality import TEXT
 from mmssl_text.transformer import TextTransformer
-from multimodal_ssl import InputError
+from multimodal_ssl import Catalog, InputError
 from multimodal_ssl.testing import check_encoder, check_modality
 
+from ..toys import refusal
 from .tokens import check_padding_mask
 
 TEXTS = ["a red apple", "two green pears on a table", "naïve café — ☃", "apple"] * 5
@@ -80,6 +82,18 @@ def test_no_character_is_lost_even_if_it_was_never_seen() -> None:
         assert unknown not in one.prepare(text)["tokens"].tolist()
 
 
+def test_a_text_that_names_the_padding_is_not_padding() -> None:
+    one = encoder(drop=0).eval()
+    one.adapt(TEXTS)
+    inputs = one.collate([one.prepare(text) for text in ("[PAD]", "a [PAD] apple", "[UNK]")])
+    mask = one.embed(inputs)[1]
+    assert mask[:, 0].all()
+    assert (mask[:, 1:] <= mask[:, :-1]).all(), "there is no hole"
+    assert mask[1].all()
+    with torch.no_grad():
+        assert torch.isfinite(one(inputs)).all()
+
+
 def test_truncated_texts_are_counted() -> None:
     one = encoder(length=4)
     one.adapt(TEXTS)
@@ -106,3 +120,11 @@ def test_a_width_that_heads_do_not_divide_is_told() -> None:
 def test_a_vocabulary_too_small_for_all_bytes_is_told() -> None:
     with pytest.raises(InputError, match="vocabulary 200 must be at least 300"):
         encoder(vocabulary=200)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("width", 0), ("depth", 0), ("heads", 0), ("length", 0), ("drop", -0.1), ("drop", 1.0)]
+)
+def test_options_that_can_not_be_are_refused_by_name(option: str, value: float) -> None:
+    message = refusal(lambda: Catalog.of(text=mmssl_text).create("encoders", "small-text", options={option: value}))
+    assert option in message
