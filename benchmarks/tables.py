@@ -169,6 +169,20 @@ def plot(results: dict[str, list[dict[str, Any]]]) -> None:
     figure.savefig(ROOT / "docs" / "noise-rate.png", dpi=100)
 
 
+def small_configs() -> str:
+    """Return a table of what `benchmarks/every_config.py` recorded: R@1 is the mean of all directions."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "configs" / "small.json").read_text())
+    lines = ["| config | s | R@1 of trained pairs | x chance | R@1 of what emerged | x chance |", "|---" * 6 + "|"]
+    for one in found:
+        figures = []
+        for kind in ("trained", "emerged"):
+            of = one.get(kind)
+            figures += [f"{of['R@1']:.3f}", f"{of['R@1'] / of['chance']:.0f}"] if of else ["", ""]
+        lines.append(f"| {one['name']} | {one['seconds']['whole command']:.0f} | {' | '.join(figures)} |")
+    about = f"One run each, to see that it learns; the whole command takes so long on {found[0]['device']}, 2 cores."
+    return "\n".join([about + "\n", *lines]) + "\n"
+
+
 def main() -> None:
     """Write the tables."""
     noise()
@@ -183,6 +197,7 @@ def main() -> None:
     for name, runs in results.items():
         command = "mmssl quickstart" if name == "quickstart" else f"mmssl fit configs/{name}.yaml"
         parts += [f"## {name}\n", f"`{command}`: {describe(runs)}", retrieval_table([run["retrieval"] for run in runs])]
+    parts += ["## Every small config\n", small_configs()]
     (ROOT / "docs" / "runs.md").write_text("\n".join(parts))
     runs = results["quickstart"]
     insert("quickstart", f"{retrieval_table([run['retrieval'] for run in runs])}\n{describe(runs)}")

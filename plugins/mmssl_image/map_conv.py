@@ -64,7 +64,7 @@ class MapEncoder(Encoder):
             mean = total / count
             variance = squares / count - mean**2
             self.mean.fill_(mean)
-            self.std.fill_(np.sqrt(variance) if variance > 1e-9 * mean**2 else 1)
+            self.std.fill_(np.sqrt(variance) if variance > 1e-12 * mean**2 else 1)
 
     def prepare(self, item: Map, rng: np.random.Generator | None = None) -> Tensor:
         """Return the map, 0 where it is unknown, and whether it is known [2, size, size] (float32)."""
