@@ -80,6 +80,7 @@ def search(
     centre: bool | None = None,
     csls: bool = False,
     min_probability: float = 0.0,
+    product: bool = False,
 ) -> list[list[Hit]]:
     """Return the k items that are nearest to each query, the best first; fewer where fewer match.
 
@@ -95,6 +96,8 @@ def search(
         csls: whether ranking goes by twice the cosine less the mean cosines of query and item with their nearest in the
             other modality, so that hubs, items that are near to every query, come later (Conneau et al. 2018, eq. 3).
         min_probability: what is less probably a match is left out, so that a query may have no answer.
+        product: whether the vectors of a query's Terms are multiplied in place of added up: what goes with all of them
+            at once by a Binder that was trained by ``symile`` (Saporta et al. 2024).
     """
     if isinstance(queries, str | bytes | Path):
         raise InputError(f"queries are a list, not one: give [{queries!r:.60}]")
@@ -106,8 +109,11 @@ def search(
     used = list(dict.fromkeys(term.by for terms in asked for term in terms))
     names = [among] if isinstance(among, str) else list(among or [name for name in index.counts if name not in used])
     names = names or used
-    centred = len(names) > 1 if centre is None else centre
-    everything = Queries(np.array([terms[0].by for terms in asked]), *encode(binder, index, asked, centred=centred))
+    centred = len(names) > 1 and not product if centre is None else centre
+    vectors = multiply(binder, index, asked) if product else encode(binder, index, asked, centred=centred)
+    if product and centred:
+        raise InputError("a product of vectors is of whole ones: leave out centre")
+    everything = Queries(np.array([terms[0].by for terms in asked]), *vectors)
     allowed = index.where(names, where) if where else [None] * len(names)
     answers: list[list[Hit]] = [[] for _ in asked]
     fetch = k * WIDER if centred or csls or one_per_group or fold is not None else k
@@ -180,6 +186,17 @@ def encode(
     if (np.linalg.norm(plain, axis=1) < 1e-3).any():
         raise InputError("the parts of a query cancel each other out: give them other weights")
     return unit(plain), unit(shifted)
+
+
+def multiply(binder: Binder | None, index: Index, asked: Sequence[Sequence[Term]]) -> tuple[Vectors, Vectors]:
+    """Return the elementwise products of queries' vectors at length 1 [Q, D], twice: no mean is taken off of them."""
+    found = np.ones((len(asked), index.dim), np.float32)
+    for query, terms in enumerate(asked):
+        for term in terms:
+            if term.weight != 1:
+                raise InputError(f"a product has no weights, but {term.by} has {term.weight:g}: leave it out")
+            found[query] *= _embedded(binder, index, term.by, [term.item])[0] * np.sqrt(index.dim)
+    return unit(found), unit(found)
 
 
 def unit(vectors: Vectors) -> Vectors:

@@ -69,6 +69,18 @@ def test_a_query_of_several_parts_is_their_weighted_sum(index: Index, binder: Bi
         search(binder, index, [[Term("a", 3.0), Term("a", 3.0, -1.0)]])
 
 
+def test_a_product_of_parts_is_searched_by_as_one_vector(index: Index, binder: Binder) -> None:
+    parts = [Term("a", 0.4), Term("b", 1.1)]
+    (hits,) = search(binder, index, [parts], among="a", product=True)
+    product = unit(binder.encode("a", [0.4])[0] * binder.encode("b", [1.1])[0])
+    expected = numbers(binder, "a").vectors @ product
+    assert [hit.score for hit in hits] == pytest.approx(np.sort(expected)[::-1][:10], abs=1e-5)
+    with pytest.raises(InputError, match="a product has no weights, but b has -1"):
+        search(binder, index, [[parts[0], Term("b", 1.1, -1)]], product=True)
+    with pytest.raises(InputError, match="leave out centre"):
+        search(binder, index, [parts], product=True, centre=True)
+
+
 def test_what_was_embedded_before_is_searched_by_as_if_it_were_embedded_now(index: Index, binder: Binder) -> None:
     fresh = [Term("a", 3.0), Term("b", 50.0, 0.5)]
     stored = [Term("a", Vector(index.vector("a", "3"))), Term("b", Vector(index.vector("b", "50")), 0.5)]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     "--plus", multiple=True, metavar="[WEIGHT*][NAME=]ITEM", help="What else is to be there, e.g. 0.5*image=a.jpg."
 )
 @click.option("--minus", multiple=True, metavar="[WEIGHT*][NAME=]ITEM", help="What is not to be there, e.g. winter.")
+@click.option("--product", is_flag=True, help="Multiply the parts of the query, in a run of the objective symile.")
 @click.option("--among", multiple=True, help="Modality to search.  [default: all that the query is not of]")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1), help="How many answers.")
 @click.option("--where", help="A condition on metadata, e.g. \"license = 'MIT' and year >= 2020\".")
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def search(
     run: Path, query: str | None, by: str, image: str | None, audio: str | None, plus: tuple[str, ...],
-    minus: tuple[str, ...], among: tuple[str, ...], k: int, where: str | None, min_probability: float,
+    minus: tuple[str, ...], product: bool, among: tuple[str, ...], k: int, where: str | None, min_probability: float,
     one_per_group: bool, fold: float | None, csls: bool, why: Path | None, index_dir: Path | None,
     sheet: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
@@ -71,7 +72,7 @@ def search(
     binder = recipe.load(run)
     (hits,) = retrieval.search(
         binder, opened, [terms], among=among or None, k=k, where=where, min_probability=min_probability,
-        one_per_group=one_per_group, fold=fold, csls=csls,
+        one_per_group=one_per_group, fold=fold, csls=csls, product=product,
     )  # fmt: skip
     if as_json:
         answers = [
