@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import textwrap
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoFeatureExtractor, ClapFeatureExtractor
 
 from mmssl_pretrained.depth import Depth, find_depth
+from mmssl_pretrained.describe import describe
 from mmssl_pretrained.tower import bake, hold_statistics
 from mmssl_pretrained.waves import Waves, by_length, least_samples
 from mmssl_transformers.clap import fuse
 from mmssl_transformers.joint import part, project, projects, within
-from mmssl_transformers.loading import load_tower, read, settle
+from mmssl_transformers.loading import load_tower, read, settings_of, settle
 from mmssl_transformers.pooling import Pooling, choose, offered, pool_tokens
 from multimodal_ssl import Encoder, InputError, Inputs
 
@@ -151,6 +153,10 @@ class HuggingFaceAudio(Encoder):
         super().train(mode)
         hold_statistics(self)
         return self
+
+    def describe(self) -> str:
+        preparation = json.loads(self.extractor.to_json_string())
+        return describe(**settings_of(self.tower), preparation=preparation, pooling=self.pooling)
 
     @cached_property
     def _depth(self) -> Depth:

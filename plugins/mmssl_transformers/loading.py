@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Callable, Iterable
@@ -37,6 +38,11 @@ def read(what: str, model: str, load: Callable[[], T]) -> T:
             f"transformers can't load {what}{model!r} ({textwrap.shorten(str(error), 300)}); without the model hub, "
             "give a local folder that holds config, weights and preparation, as save_pretrained writes them"
         ) from error
+
+
+def settings_of(tower: Any) -> dict[str, Any]:
+    """Return what the features of a model depend on beside its weights; see ``Encoder.describe``."""
+    return {"transformers": transformers.__version__, "config": json.loads(tower.config.to_json_string())}
 
 
 def load_tower(model: str, *, projected: bool = False, subfolder: str = "") -> tuple[Any, set[str]]:

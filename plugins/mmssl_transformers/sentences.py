@@ -12,8 +12,9 @@ from tokenizers.normalizers import Sequence as Normalizers
 from torch import Tensor, nn
 
 from mmssl_pretrained.depth import Depth, find_depth
+from mmssl_pretrained.describe import describe
 from mmssl_transformers.folder import read_config
-from mmssl_transformers.loading import load_tower, settle
+from mmssl_transformers.loading import load_tower, settings_of, settle
 from mmssl_transformers.sentence_modules import TokenPooling, make_module
 from mmssl_transformers.tokens import Tokens, load_tokenizer
 from multimodal_ssl import Encoder, InputError, Inputs
@@ -74,6 +75,12 @@ class SentenceTransformersText(Encoder):
         ).last_hidden_state
         features: Tensor = self.head(self.pooling(hidden, inputs["attention_mask"], self.skipped))
         return features
+
+    def describe(self) -> str:
+        return describe(
+            **settings_of(self.tower), **self.tokens.settings(), prompt=self.prompt, skipped=self.skipped,
+            pooling=self.pooling.modes, head=repr(self.head),
+        )  # fmt: skip
 
     @cached_property
     def _depth(self) -> Depth:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer
 
+from mmssl_pretrained.describe import describe_tokenizer
 from mmssl_transformers.loading import read
 from multimodal_ssl import InputError, Inputs
 
@@ -50,6 +51,10 @@ class Tokens:
         # Only a text that fills the length may have been cut; the tokenizer does not say so itself.
         truncated = len(ids) == self.length and len(self.tokenizer(text, verbose=False)["input_ids"]) > self.length
         return {name: torch.tensor(values) for name, values in encoded.items()} | {"truncated": torch.tensor(truncated)}
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the ids depend on; see ``Encoder.describe``."""
+        return {"tokenizer": describe_tokenizer(self.tokenizer), "cut": self.padding}
 
     def collate(self, prepared: Sequence[Inputs]) -> Inputs:
         """Pad to the longest text, on the right whatever the tokenizer prefers: that moves no token's position."""
