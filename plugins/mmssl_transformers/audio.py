@@ -96,7 +96,15 @@ class HuggingFaceAudio(Encoder):
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn a sound into what the model's feature extractor makes of it in mono; with an rng, of a random part."""
-        return self._extract(self.waves(item, rng), rng)
+        wave = self.waves(item, rng)
+        inputs = self._extract(wave, rng)
+        # The one frame that w2v-BERT's extractor makes of 30 ms is divided by a variance of nothing.
+        if not all(bool(one.isfinite().all()) for one in inputs.values()):
+            raise ValueError(
+                f"of {len(wave) / self.waves.rate:.3f} s of sound the model's feature extractor makes numbers that are "
+                "not finite: it is too short, or has such numbers itself"
+            )
+        return inputs
 
     def _extract(self, wave: np.ndarray, rng: np.random.Generator | None) -> dict[str, Tensor]:
         if self._fuses and (fused := fuse(self.extractor, wave, rng)):
