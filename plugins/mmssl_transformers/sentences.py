@@ -21,6 +21,13 @@ from multimodal_ssl import Encoder, InputError, Inputs
 from multimodal_ssl.errors import nearest
 
 
+# Where the length and the lower case stand: under one name today, under that of the model in old folders.
+SETTINGS = [
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
+
+
 class SentenceTransformersText(Encoder):
     """The embedding of a model of sentence-transformers (Reimers and Gurevych 2019), in float32, with all its modules.
 
@@ -41,7 +48,8 @@ class SentenceTransformersText(Encoder):
         if [kind for kind, _ in modules[:2]] != ["Transformer", "Pooling"]:
             raise InputError(f"{model} begins with {modules[:2]}: expected a Transformer and its Pooling")
         place = modules[0][1]
-        settings = read_config(model, "sentence_bert_config.json", place, optional=True)
+        found = (read_config(model, name, place, optional=True) for name in SETTINGS)
+        settings = next((one for one in found if one), {})
         self.prompt = _prompt(model, prompt)
         tokenizer = load_tokenizer(model, place)
         if settings.get("do_lower_case"):

@@ -133,6 +133,21 @@ def test_texts_are_cut_where_the_config_says(make):
     assert encoder_of(folder, length=8).tokens.length == 8
 
 
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
+def test_old_folders_have_their_settings_under_the_name_of_another_model(make, kind):
+    folder = make()
+    path = folder / "sentence_bert_config.json"
+    path.rename(folder / f"sentence_{kind}_config.json").write_text('{"max_seq_length": 6, "do_lower_case": true}')
+    encoder = encoder_of(folder)
+    assert encoder.tokens.length == 6
+    assert np.array_equal(features_of(encoder), reference(folder))
+    assert encoder.prepare("Red")["input_ids"].tolist() == encoder.prepare("red")["input_ids"].tolist()
+    for content, length in (("{}", 6), ('{"max_seq_length": 8}', 8)):
+        path.write_text(content)  # an empty one says nothing, and the first that says something is it
+        assert encoder_of(folder).tokens.length == length
+        assert np.array_equal(features_of(encoder_of(folder)), reference(folder))
+
+
 def test_old_folders_say_their_pooling_in_other_words(make):
     folder = make(modes=("cls", "max"))
     expected = features_of(encoder_of(folder))
