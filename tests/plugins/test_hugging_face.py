@@ -294,6 +294,12 @@ def test_layers_come_in_the_order_of_depth(request, name, blocks, after):
     assert [id(one) for one in last.parameters()] == expected
 
 
+def test_a_model_that_runs_one_layer_many_times_has_no_depth(tmp_path):
+    sizes = SIZES | {"embedding_size": 8, "num_hidden_layers": 3}
+    encoder = encoder_of(save_decoder(tmp_path, transformers.AlbertConfig(**sizes)))
+    assert encoder.by_depth() == ()
+
+
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     save_bert(tmp_path)
     transformers.BertModel(transformers.BertConfig(**SIZES | {"vocab_size": 12})).save_pretrained(tmp_path)
