@@ -83,7 +83,9 @@ def load_tokenizer(model: str, subfolder: str = "") -> Any:
 def _length(model: str, tokenizer: Any, tower: Any, length: int | None) -> int:
     """Return how many tokens a text may have; raise InputError if the given length is too large or too small."""
     config = tower.config.get_text_config()
-    positions = getattr(config, "max_position_embeddings", None)  # models with relative positions have none
+    positions = getattr(config, "max_position_embeddings", None)  # models with relative positions have none, XLNet -1
+    if positions is not None and positions < 1:
+        positions = None
     if positions is not None:
         # RoBERTa and its kin count positions from behind that of the padding.
         tables = [one for one in tower.modules() if isinstance(one, nn.Embedding) and one.num_embeddings == positions]

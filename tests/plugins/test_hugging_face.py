@@ -167,6 +167,18 @@ def test_roberta_reads_a_text_of_its_full_length(tmp_path):
     assert features_of(encoder, ["fox " * 30]).isfinite().all()
 
 
+def test_a_model_that_takes_texts_of_any_length_says_minus_one(tmp_path):
+    sizes = {"vocab_size": 16, "d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32, "pad_token_id": 0}
+    save_decoder(tmp_path, transformers.XLNetConfig(**sizes))
+    encoder = encoder_of(tmp_path, length=9)
+    assert encoder.tokens.length == 9
+    assert features_of(encoder, ["fox " * 30]).isfinite().all()
+    with pytest.raises(InputError, match="says how long a text may be: set length"):
+        encoder_of(tmp_path)
+    with pytest.raises(InputError, match=r"length=0: .* takes 1 to any number of tokens"):
+        encoder_of(tmp_path, length=0)
+
+
 def test_a_text_without_tokens_is_unreadable(gpt2):
     with pytest.raises(ValueError, match="no token"):
         encoder_of(gpt2).prepare(" ")
