@@ -72,7 +72,7 @@ def find_depth(tower: nn.Module, forward: Callable[[Inputs], Tensor], inputs: In
 def _watch(
     tower: nn.Module, run: Callable[[], Tensor], names: Iterable[str], change: Callable[[Any], Any]
 ) -> tuple[Tensor, Counter[str]]:
-    """Return what `run` gives while the outputs of these modules are changed, and how often each ran, in their order."""
+    """Return what `run` gives while the outputs of these modules are changed, and how often each ran, in order."""
     ran: Counter[str] = Counter()
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], Any]:

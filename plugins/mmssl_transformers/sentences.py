@@ -20,7 +20,6 @@ from mmssl_transformers.tokens import Tokens, load_tokenizer
 from multimodal_ssl import Encoder, InputError, Inputs
 from multimodal_ssl.errors import nearest
 
-
 # Where the length and the lower case stand: under one name today, under that of the model in old folders.
 SETTINGS = [
     f"sentence_{kind}_config.json"

@@ -333,6 +333,20 @@ def test_weights_that_have_too_much_or_other_sizes_are_refused_by_name(tmp_path)
         encoder_of(tmp_path)
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 133466304\n"
+
+
+@pytest.mark.parametrize("content", [POINTER, b"", b"\x80\x02}q"], ids=["pointer", "empty", "cut"])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_damaged_weights_are_refused_in_one_line(no_hub, tmp_path, name, content):
+    save_bert(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"transformers can't load .*git lfs") as caught:
+        encoder_of(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_buffers_of_older_versions_do_no_harm(gpt2, tmp_path):
     shutil.copytree(gpt2, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "model.safetensors"

@@ -227,6 +227,20 @@ def test_weights_that_do_not_fit_are_refused_by_name(make):
         encoder_of(folder)
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 133466304\n"
+
+
+@pytest.mark.parametrize("content", [POINTER, b"", b"\x80\x02}q"], ids=["pointer", "empty", "cut"])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_damaged_weights_of_a_module_are_refused_in_one_line(make, no_hub, name, content):
+    folder = make(Dense(16, 7))
+    (folder / "2_Dense" / "model.safetensors").unlink()
+    (folder / "2_Dense" / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"transformers can't load 2_Dense of .*git lfs") as caught:
+        encoder_of(folder)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_hub_out_of_reach_is_said_in_one_line_with_the_way_out(no_hub, tmp_path, bert):
     for model in ("nobody/nothing", tmp_path / "absent", bert):
         with pytest.raises(InputError, match="without the model hub, give a local folder") as caught:
