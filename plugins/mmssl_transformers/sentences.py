@@ -48,7 +48,7 @@ class SentenceTransformersText(Encoder):
             raise InputError(f"{model} begins with {modules[:2]}: expected a Transformer and its Pooling")
         place = modules[0][1]
         found = (read_config(model, name, place, optional=True) for name in SETTINGS)
-        settings = next((one for one in found if one), {})
+        settings: dict[str, Any] = next((one for one in found if one), {})
         self.prompt = _prompt(model, prompt)
         tokenizer = load_tokenizer(model, place)
         if settings.get("do_lower_case"):
