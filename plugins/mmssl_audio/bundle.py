@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchaudio
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torchaudio.models import wav2vec2_model, wavlm_model
 
 from mmssl_audio.modality import Audio
 from mmssl_pretrained.depth import Depth, find_depth
+from mmssl_pretrained.describe import describe
 from mmssl_pretrained.tower import bake, freeze_unused
 from mmssl_pretrained.waves import Waves, by_length, least_samples
 from multimodal_ssl import Encoder, InputError, Inputs
@@ -111,6 +113,9 @@ class TorchaudioBundle(Encoder):
         """Return the last layer's output [B, T, F] and how many of its frames are real [B]."""
         hidden, frames = self.tower.extract_features(waves, lengths)
         return hidden[-1], frames
+
+    def describe(self) -> str:
+        return describe(torchaudio=torchaudio.__version__)  # of which are the rate, the norm and the sizes
 
     @cached_property
     def _depth(self) -> Depth:

@@ -13,6 +13,7 @@ from torch import Tensor
 from mmssl_imagebind.encoder import ImageBindEncoder
 from mmssl_imagebind.stems import TOKENS
 from mmssl_imagebind.tower import Size
+from mmssl_pretrained.describe import describe
 from multimodal_ssl import Inputs
 
 
@@ -38,3 +39,6 @@ class ImageBindText(ImageBindEncoder):
 
     def forward(self, inputs: Inputs) -> Tensor:
         return self.tower(inputs["tokens"])
+
+    def describe(self) -> str:
+        return describe(open_clip=open_clip.__version__)  # of which is the tokenizer

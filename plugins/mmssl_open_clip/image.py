@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,7 @@ from torchvision.transforms.functional import pil_to_tensor, resized_crop
 from mmssl_open_clip.loading import load_model
 from mmssl_pretrained.crop import random_box
 from mmssl_pretrained.depth import Depth, find_depth
+from mmssl_pretrained.describe import describe
 from multimodal_ssl import Encoder, Inputs
 
 
@@ -37,9 +39,10 @@ class OpenClipImage(Encoder):
     def __init__(self, *, model: str, pretrained: str | None) -> None:
         super().__init__()
         name, both = load_model(model, pretrained)
-        self.width = open_clip.get_model_config(name)["embed_dim"]
+        self.config = open_clip.get_model_config(name)
+        self.width = self.config["embed_dim"]
         self.tower: nn.Module = both.visual  # the text tower is let go
-        preprocessing = PreprocessCfg(**both.visual.preprocess_cfg)
+        self.preprocessing = preprocessing = PreprocessCfg(**both.visual.preprocess_cfg)
         *resize, _, normalise = image_transform_v2(preprocessing, is_train=False).transforms
         self.normalise = Normalize(normalise.mean, normalise.std, inplace=True)
         self.resize = Compose(resize)
@@ -59,6 +62,9 @@ class OpenClipImage(Encoder):
         pixels = self.normalise(inputs.float().div_(255))
         features: Tensor | tuple[Tensor, Tensor] = self.tower(pixels)
         return features[0] if isinstance(features, tuple) else features  # CoCa's tower gives its tokens as well
+
+    def describe(self) -> str:
+        return describe(open_clip=open_clip.__version__, config=self.config, preparation=asdict(self.preprocessing))
 
     @cached_property
     def _depth(self) -> Depth:

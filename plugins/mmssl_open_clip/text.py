@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmssl_open_clip.loading import load_model
 from mmssl_open_clip.tokens import Tokens
 from mmssl_pretrained.depth import Depth, find_depth
+from mmssl_pretrained.describe import describe
 from multimodal_ssl import Encoder, InputError, Inputs
 
 
@@ -46,7 +47,8 @@ class OpenClipText(Encoder):
         tower.visual = tower.logit_scale = tower.logit_bias = None
         if isinstance(tower, open_clip.CoCa):
             tower.text_decoder = None
-        self.width = open_clip.get_model_config(name)["embed_dim"]
+        self.config = open_clip.get_model_config(name)
+        self.width = self.config["embed_dim"]
         self.tower = tower
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
@@ -60,6 +62,9 @@ class OpenClipText(Encoder):
     def forward(self, inputs: Inputs) -> Tensor:
         features: Tensor = self.tower.encode_text(inputs["tokens"], normalize=False)
         return features
+
+    def describe(self) -> str:
+        return describe(open_clip=open_clip.__version__, config=self.config, tokens=self.tokens.settings())
 
     @cached_property
     def _depth(self) -> Depth:

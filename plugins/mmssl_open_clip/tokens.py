@@ -9,6 +9,8 @@ import torch
 from open_clip.tokenizer import _clean_lower, whitespace_clean
 from torch import Tensor
 
+from mmssl_pretrained.describe import describe_tokenizer, hash_of
+
 KEPT = 2**18  # words whose ids are remembered
 
 
@@ -37,6 +39,15 @@ class Tokens:
         if cut:
             tokens[self.length - 1 :] = tokens[-1:]
         return torch.tensor(tokens + [0] * (self.length - len(tokens))), cut
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the ids depend on beside the version of open_clip; see ``Encoder.describe``."""
+        own = vars(self.tokenizer)
+        told = {name: one for name, one in own.items() if isinstance(one, str | int)}
+        told |= {"kind": type(self.tokenizer).__name__, "clean": getattr(own.get("clean_fn"), "__name__", "")}
+        if "tokenizer" in own:
+            return told | {"tokenizer": describe_tokenizer(own["tokenizer"])}
+        return told | {"words": hash_of(own["encoder"]), "special": own["all_special_ids"]}
 
     def _clean(self, text: str) -> str:
         """Return what the tokenizer makes of a text first; there is nothing to repair in printable ASCII."""

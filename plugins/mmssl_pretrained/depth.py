@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -38,7 +39,8 @@ class Depth(NamedTuple):
 def find_depth(tower: nn.Module, forward: Callable[[Inputs], Tensor], inputs: Inputs) -> Depth:
     """Return the depth of a tower with which `forward` gives features of inputs, by two runs.
 
-    The blocks are those siblings of one type that hold the most parameters. Their order is the one in which they run.
+    The blocks are those siblings of one type that run once each and hold the most parameters, in the order in which
+    they run: a layer that runs again and again, as ALBERT's, is at no depth.
     With all their outputs cut off, gradients still reach only what follows the last.
     """
     device = next(tower.parameters()).device
@@ -50,7 +52,9 @@ def find_depth(tower: nn.Module, forward: Callable[[Inputs], Tensor], inputs: In
         with torch.no_grad():
             _, ran = _watch(tower, lambda: forward(inputs), [name for name, _ in tower.named_modules() if name], _keep)
         with torch.enable_grad():
-            features, blocks = _watch(tower, lambda: forward(inputs), _siblings(tower, set(ran)), _detach)
+            siblings = _siblings(tower, {name for name, times in ran.items() if times == 1})
+            features, detached = _watch(tower, lambda: forward(inputs), siblings, _detach)
+            blocks = tuple(detached)
             inside = {id(one) for name in blocks for one in tower.get_submodule(name).parameters()}
             others = [one for one in tower.parameters() if id(one) not in inside]
             if not (blocks and others and features.requires_grad):
@@ -67,20 +71,20 @@ def find_depth(tower: nn.Module, forward: Callable[[Inputs], Tensor], inputs: In
 
 def _watch(
     tower: nn.Module, run: Callable[[], Tensor], names: Iterable[str], change: Callable[[Any], Any]
-) -> tuple[Tensor, tuple[str, ...]]:
-    """Return what `run` gives while the outputs of these modules are changed, and their names in the order they ran."""
-    ran: dict[str, None] = {}
+) -> tuple[Tensor, Counter[str]]:
+    """Return what `run` gives while the outputs of these modules are changed, and how often each ran, in order."""
+    ran: Counter[str] = Counter()
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def after(_: nn.Module, __: Any, output: Any) -> Any:
-            ran[name] = None
+            ran[name] += 1
             return change(output)
 
         return after
 
     handles = [tower.get_submodule(name).register_forward_hook(hook(name)) for name in names]
     try:
-        return run(), tuple(ran)
+        return run(), ran
     finally:
         for handle in handles:
             handle.remove()

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import timm
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from timm.data.transforms import str_to_interp_mode
@@ -16,6 +17,7 @@ from torchvision.transforms.functional import pil_to_tensor, resized_crop
 
 from mmssl_pretrained.crop import random_box
 from mmssl_pretrained.depth import Depth, find_depth
+from mmssl_pretrained.describe import describe
 from mmssl_pretrained.tower import freeze_unused, hold_statistics
 from mmssl_timm.loading import load_model
 from multimodal_ssl import Encoder, InputError, Inputs
@@ -40,7 +42,7 @@ class TimmImage(Encoder):
     def __init__(self, *, model: str, pretrained: bool | str) -> None:
         super().__init__()
         self.tower = load_model(model, pretrained)
-        config = resolve_model_data_config(self.tower)
+        self.config = config = resolve_model_data_config(self.tower)
         channels, *self.size = config["input_size"]
         self.mode = "L" if channels == 1 else "RGB"
         self.interpolation = str_to_interp_mode(config["interpolation"])
@@ -70,6 +72,11 @@ class TimmImage(Encoder):
         super().train(mode)
         hold_statistics(self)
         return self
+
+    def describe(self) -> str:
+        # What the folder's config sets of the architecture, such as its pooling, timm keeps here.
+        built = vars(self.tower).get("_model_args")
+        return describe(timm=timm.__version__, preparation=self.config, built=built, tower=repr(self.tower))
 
     @cached_property
     def _depth(self) -> Depth:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import textwrap
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoFeatureExtractor, ClapFeatureExtractor
 
 from mmssl_pretrained.depth import Depth, find_depth
+from mmssl_pretrained.describe import describe
 from mmssl_pretrained.tower import bake, hold_statistics
 from mmssl_pretrained.waves import Waves, by_length, least_samples
 from mmssl_transformers.clap import fuse
 from mmssl_transformers.joint import part, project, projects, within
-from mmssl_transformers.loading import load_tower, read, settle
+from mmssl_transformers.loading import load_tower, read, settings_of, settle
 from mmssl_transformers.pooling import Pooling, choose, offered, pool_tokens
 from multimodal_ssl import Encoder, InputError, Inputs
 
@@ -94,7 +96,15 @@ class HuggingFaceAudio(Encoder):
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn a sound into what the model's feature extractor makes of it in mono; with an rng, of a random part."""
-        return self._extract(self.waves(item, rng), rng)
+        wave = self.waves(item, rng)
+        inputs = self._extract(wave, rng)
+        # The one frame that w2v-BERT's extractor makes of 30 ms is divided by a variance of nothing.
+        if not all(bool(one.isfinite().all()) for one in inputs.values()):
+            raise ValueError(
+                f"of {len(wave) / self.waves.rate:.3f} s of sound the model's feature extractor makes numbers that are "
+                "not finite: it is too short, or has such numbers itself"
+            )
+        return inputs
 
     def _extract(self, wave: np.ndarray, rng: np.random.Generator | None) -> dict[str, Tensor]:
         if self._fuses and (fused := fuse(self.extractor, wave, rng)):
@@ -151,6 +161,10 @@ class HuggingFaceAudio(Encoder):
         super().train(mode)
         hold_statistics(self)
         return self
+
+    def describe(self) -> str:
+        preparation = json.loads(self.extractor.to_json_string())
+        return describe(**settings_of(self.tower), preparation=preparation, pooling=self.pooling)
 
     @cached_property
     def _depth(self) -> Depth:

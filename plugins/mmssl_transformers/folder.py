@@ -32,7 +32,9 @@ def read_weights(model: str, path: str) -> dict[str, Tensor]:
     """Return the weights of a module; those of before 2023 are no safetensors."""
     found = read("", model, lambda: cached_file(model, "model.safetensors", subfolder=path, **QUIET))
     if found is not None:
-        return load_file(found)
+        return read(f"{path} of ", model, lambda: load_file(found))
     old = read("", model, lambda: cached_file(model, "pytorch_model.bin", subfolder=path))
-    weights: dict[str, Tensor] = torch.load(old, map_location="cpu", weights_only=True)
+    weights: dict[str, Tensor] = read(
+        f"{path} of ", model, lambda: torch.load(old, map_location="cpu", weights_only=True)
+    )
     return weights

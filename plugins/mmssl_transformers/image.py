@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,9 +17,10 @@ from transformers.image_processing_backends import TorchvisionBackend
 
 from mmssl_pretrained.crop import random_box
 from mmssl_pretrained.depth import Depth, find_depth
+from mmssl_pretrained.describe import describe
 from mmssl_pretrained.tower import hold_statistics
 from mmssl_transformers.joint import part, project, projects, within
-from mmssl_transformers.loading import load_tower, read, settle
+from mmssl_transformers.loading import load_tower, read, settings_of, settle
 from mmssl_transformers.pooling import Pooling, choose, count_special, offered, pool_tokens
 from multimodal_ssl import Encoder, InputError, Inputs
 
@@ -121,6 +123,10 @@ class HuggingFaceImage(Encoder):
         super().train(mode)
         hold_statistics(self)
         return self
+
+    def describe(self) -> str:
+        preparation = json.loads(self.processor.to_json_string())
+        return describe(**settings_of(self.tower), preparation=preparation, pooling=self.pooling)
 
     @cached_property
     def _depth(self) -> Depth:

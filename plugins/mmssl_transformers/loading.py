@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import re
 import textwrap
 from collections.abc import Callable, Iterable
@@ -18,7 +20,9 @@ from mmssl_transformers.joint import is_joint
 from multimodal_ssl import InputError
 
 # What transformers raises of a hub that can't be reached, a damaged file, a wrong config, a library that it lacks.
-_UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, SafetensorError)
+_UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError)
+# What comes of weights that are none. Torch's words advise to load the pickle unchecked: they are not repeated.
+_DAMAGED = (SafetensorError, pickle.UnpicklingError, EOFError, IndexError)
 
 # Buffers that older versions saved and newer ones compute.
 STRAY = re.compile(
@@ -32,11 +36,21 @@ def read(what: str, model: str, load: Callable[[], T]) -> T:
     """Return what `load` reads of a model; raise InputError, in one line, where it can't be had."""
     try:
         return load()
+    except _DAMAGED as error:
+        raise InputError(
+            f"transformers can't load {what}{model!r} ({type(error).__name__}): a file is damaged, or a pointer in its "
+            "place (fetch it with git lfs pull), or holds more than tensors; give what save_pretrained writes"
+        ) from error
     except _UNLOADABLE as error:
         raise InputError(
             f"transformers can't load {what}{model!r} ({textwrap.shorten(str(error), 300)}); without the model hub, "
             "give a local folder that holds config, weights and preparation, as save_pretrained writes them"
         ) from error
+
+
+def settings_of(tower: Any) -> dict[str, Any]:
+    """Return what the features of a model depend on beside its weights; see ``Encoder.describe``."""
+    return {"transformers": transformers.__version__, "config": json.loads(tower.config.to_json_string())}
 
 
 def load_tower(model: str, *, projected: bool = False, subfolder: str = "") -> tuple[Any, set[str]]:

@@ -12,12 +12,19 @@ from tokenizers.normalizers import Sequence as Normalizers
 from torch import Tensor, nn
 
 from mmssl_pretrained.depth import Depth, find_depth
+from mmssl_pretrained.describe import describe
 from mmssl_transformers.folder import read_config
-from mmssl_transformers.loading import load_tower, settle
+from mmssl_transformers.loading import load_tower, settings_of, settle
 from mmssl_transformers.sentence_modules import TokenPooling, make_module
 from mmssl_transformers.tokens import Tokens, load_tokenizer
 from multimodal_ssl import Encoder, InputError, Inputs
 from multimodal_ssl.errors import nearest
+
+# Where the length and the lower case stand: under one name today, under that of the model in old folders.
+SETTINGS = [
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
 
 
 class SentenceTransformersText(Encoder):
@@ -40,7 +47,8 @@ class SentenceTransformersText(Encoder):
         if [kind for kind, _ in modules[:2]] != ["Transformer", "Pooling"]:
             raise InputError(f"{model} begins with {modules[:2]}: expected a Transformer and its Pooling")
         place = modules[0][1]
-        settings = read_config(model, "sentence_bert_config.json", place, optional=True)
+        found = (read_config(model, name, place, optional=True) for name in SETTINGS)
+        settings: dict[str, Any] = next((one for one in found if one), {})
         self.prompt = _prompt(model, prompt)
         tokenizer = load_tokenizer(model, place)
         if settings.get("do_lower_case"):
@@ -74,6 +82,12 @@ class SentenceTransformersText(Encoder):
         ).last_hidden_state
         features: Tensor = self.head(self.pooling(hidden, inputs["attention_mask"], self.skipped))
         return features
+
+    def describe(self) -> str:
+        return describe(
+            **settings_of(self.tower), **self.tokens.settings(), prompt=self.prompt, skipped=self.skipped,
+            pooling=self.pooling.modes, head=repr(self.head),
+        )  # fmt: skip
 
     @cached_property
     def _depth(self) -> Depth:

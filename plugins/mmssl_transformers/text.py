@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mmssl_pretrained.depth import Depth, find_depth
+from mmssl_pretrained.describe import describe
 from mmssl_transformers.joint import part, project, projects
-from mmssl_transformers.loading import load_tower, settle
+from mmssl_transformers.loading import load_tower, settings_of, settle
 from mmssl_transformers.tokens import Tokens, load_tokenizer
 from multimodal_ssl import Encoder, InputError, Inputs
 
@@ -72,6 +73,9 @@ class HuggingFaceText(Encoder):
         if self.pooling == "projected":
             return project(self.tower, "text", given)
         return pool(self.tower(**given).last_hidden_state, inputs["attention_mask"], self.pooling)
+
+    def describe(self) -> str:
+        return describe(**settings_of(self.tower), **self.tokens.settings(), pooling=self.pooling)
 
     @cached_property
     def _depth(self) -> Depth:

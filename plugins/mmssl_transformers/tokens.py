@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer
 
+from mmssl_pretrained.describe import describe_tokenizer
 from mmssl_transformers.loading import read
 from multimodal_ssl import InputError, Inputs
 
@@ -51,6 +52,10 @@ class Tokens:
         truncated = len(ids) == self.length and len(self.tokenizer(text, verbose=False)["input_ids"]) > self.length
         return {name: torch.tensor(values) for name, values in encoded.items()} | {"truncated": torch.tensor(truncated)}
 
+    def settings(self) -> dict[str, Any]:
+        """Return what the ids depend on; see ``Encoder.describe``."""
+        return {"tokenizer": describe_tokenizer(self.tokenizer), "cut": self.padding}
+
     def collate(self, prepared: Sequence[Inputs]) -> Inputs:
         """Pad to the longest text, on the right whatever the tokenizer prefers: that moves no token's position."""
         padding = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id}
@@ -78,7 +83,9 @@ def load_tokenizer(model: str, subfolder: str = "") -> Any:
 def _length(model: str, tokenizer: Any, tower: Any, length: int | None) -> int:
     """Return how many tokens a text may have; raise InputError if the given length is too large or too small."""
     config = tower.config.get_text_config()
-    positions = getattr(config, "max_position_embeddings", None)  # models with relative positions have none
+    positions = getattr(config, "max_position_embeddings", None)  # models with relative positions have none, XLNet -1
+    if positions is not None and positions < 1:
+        positions = None
     if positions is not None:
         # RoBERTa and its kin count positions from behind that of the padding.
         tables = [one for one in tower.modules() if isinstance(one, nn.Embedding) and one.num_embeddings == positions]

@@ -195,6 +195,16 @@ def test_a_sound_too_short_for_one_frame_is_unreadable(folders):
         encoder_of(folders("ast")).prepare(sound(0.01))
 
 
+@pytest.mark.filterwarnings("ignore:.*(invalid value|Degrees of freedom)")
+def test_a_sound_whose_one_frame_has_no_variance_is_unreadable(tmp_path):
+    sizes = SIZES | {"output_hidden_size": 16, "conv_depthwise_kernel_size": 3, "left_max_position_embeddings": 4}
+    encoder = encoder_of(save_model(tmp_path, ("Wav2Vec2Bert", sizes, "SeamlessM4T", {})))
+    for samples in (400, 500):
+        with pytest.raises(ValueError, match=rf"of 0\.0{samples // 16} s of sound .* not finite: it is too short"):
+            encoder.prepare(sound(samples / 16000))
+    assert features_of(encoder, [sound(600 / 16000), sound(0.5)]).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("name", "pooling", "ways"), [("wavlm", "cls", "mean"), ("ast", "mean", "pooled, cls"), ("clap", "mean", "pooled")]
 )

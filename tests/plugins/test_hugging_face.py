@@ -167,6 +167,18 @@ def test_roberta_reads_a_text_of_its_full_length(tmp_path):
     assert features_of(encoder, ["fox " * 30]).isfinite().all()
 
 
+def test_a_model_that_takes_texts_of_any_length_says_minus_one(tmp_path):
+    sizes = {"vocab_size": 16, "d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32, "pad_token_id": 0}
+    save_decoder(tmp_path, transformers.XLNetConfig(**sizes))
+    encoder = encoder_of(tmp_path, length=9)
+    assert encoder.tokens.length == 9
+    assert features_of(encoder, ["fox " * 30]).isfinite().all()
+    with pytest.raises(InputError, match="says how long a text may be: set length"):
+        encoder_of(tmp_path)
+    with pytest.raises(InputError, match=r"length=0: .* takes 1 to any number of tokens"):
+        encoder_of(tmp_path, length=0)
+
+
 def test_a_text_without_tokens_is_unreadable(gpt2):
     with pytest.raises(ValueError, match="no token"):
         encoder_of(gpt2).prepare(" ")
@@ -294,6 +306,12 @@ def test_layers_come_in_the_order_of_depth(request, name, blocks, after):
     assert [id(one) for one in last.parameters()] == expected
 
 
+def test_a_model_that_runs_one_layer_many_times_has_no_depth(tmp_path):
+    sizes = SIZES | {"embedding_size": 8, "num_hidden_layers": 3}
+    encoder = encoder_of(save_decoder(tmp_path, transformers.AlbertConfig(**sizes)))
+    assert encoder.by_depth() == ()
+
+
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     save_bert(tmp_path)
     transformers.BertModel(transformers.BertConfig(**SIZES | {"vocab_size": 12})).save_pretrained(tmp_path)
@@ -313,6 +331,20 @@ def test_weights_that_have_too_much_or_other_sizes_are_refused_by_name(tmp_path)
         InputError, match=r"do not fit its config: .*word_embeddings\.weight is \[16, 16\], not \[20, 16\]"
     ):
         encoder_of(tmp_path)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 133466304\n"
+
+
+@pytest.mark.parametrize("content", [POINTER, b"", b"\x80\x02}q"], ids=["pointer", "empty", "cut"])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_damaged_weights_are_refused_in_one_line(no_hub, tmp_path, name, content):
+    save_bert(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"transformers can't load .*git lfs") as caught:
+        encoder_of(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_buffers_of_older_versions_do_no_harm(gpt2, tmp_path):

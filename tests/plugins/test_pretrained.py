@@ -92,6 +92,14 @@ def test_modules_that_are_never_run_are_no_blocks():
     assert depth.blocks == ("1", "2")
 
 
+def test_modules_that_run_more_than_once_are_no_blocks():
+    tower = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.LayerNorm(4))
+    once = find_depth(tower, tower, torch.rand(1, 4))
+    assert once.blocks == ("0", "1")
+    assert find_depth(tower, lambda x: tower(tower[:2](x)), torch.rand(1, 4)) == Depth()
+    assert find_depth(tower, lambda x: tower(tower[0](x)), torch.rand(1, 4)) == Depth()
+
+
 def test_what_is_named_twice_is_counted_once():
     shared = nn.Linear(4, 4)
     tower = nn.Sequential(shared, shared, nn.Linear(4, 4))

@@ -133,6 +133,21 @@ def test_texts_are_cut_where_the_config_says(make):
     assert encoder_of(folder, length=8).tokens.length == 8
 
 
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
+def test_old_folders_have_their_settings_under_the_name_of_another_model(make, kind):
+    folder = make()
+    path = folder / "sentence_bert_config.json"
+    path.rename(folder / f"sentence_{kind}_config.json").write_text('{"max_seq_length": 6, "do_lower_case": true}')
+    encoder = encoder_of(folder)
+    assert encoder.tokens.length == 6
+    assert np.array_equal(features_of(encoder), reference(folder))
+    assert encoder.prepare("Red")["input_ids"].tolist() == encoder.prepare("red")["input_ids"].tolist()
+    for content, length in (("{}", 6), ('{"max_seq_length": 8}', 8)):
+        path.write_text(content)  # an empty one says nothing, and the first that says something is it
+        assert encoder_of(folder).tokens.length == length
+        assert np.array_equal(features_of(encoder_of(folder)), reference(folder))
+
+
 def test_old_folders_say_their_pooling_in_other_words(make):
     folder = make(modes=("cls", "max"))
     expected = features_of(encoder_of(folder))
@@ -210,6 +225,20 @@ def test_weights_that_do_not_fit_are_refused_by_name(make):
     save_file({name: one for name, one in weights.items() if "layer.1" not in name}, path, {"format": "pt"})
     with pytest.raises(InputError, match=r"the weights in .* lack tower\.encoder\.layer\.1"):
         encoder_of(folder)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 133466304\n"
+
+
+@pytest.mark.parametrize("content", [POINTER, b"", b"\x80\x02}q"], ids=["pointer", "empty", "cut"])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_damaged_weights_of_a_module_are_refused_in_one_line(make, no_hub, name, content):
+    folder = make(Dense(16, 7))
+    (folder / "2_Dense" / "model.safetensors").unlink()
+    (folder / "2_Dense" / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"transformers can't load 2_Dense of .*git lfs") as caught:
+        encoder_of(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_hub_out_of_reach_is_said_in_one_line_with_the_way_out(no_hub, tmp_path, bert):
