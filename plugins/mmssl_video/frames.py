@@ -79,6 +79,10 @@ class FramesEncoder(TokenEncoder):
         blocks = self.image.by_depth() or [self.image]
         return [*blocks, *([] if self.time is None else [self.time])]
 
+    def describe(self) -> str:
+        """Tell what those of the image encoder depend on."""
+        return self.image.describe()
+
     def _pictures(self, item: Pictures) -> list[Image.Image]:
         places = ((np.arange(self.frames) + 0.5) * len(item) / self.frames).astype(int)
         return [Image.fromarray(item[place]) for place in places]

@@ -153,6 +153,12 @@ def test_one_unfrozen_layer_is_what_happens_over_time() -> None:
     assert learns == {"time"}
 
 
+def test_what_the_image_encoder_depends_on_is_told() -> None:
+    encoder = build()
+    encoder.image.describe = lambda: "its preprocessor"
+    assert encoder.describe() == "its preprocessor"
+
+
 def test_hidden_pictures_are_not_seen(generator: torch.Generator) -> None:
     encoder = FramesEncoder(image=Words(), frames=6, pooling="transformer", depth=2, heads=2).train()
     assert encoder.time is not None
