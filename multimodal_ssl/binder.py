@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from multimodal_ssl.encoder_config import Head
 from multimodal_ssl.errors import InputError, nearest
+from multimodal_ssl.layers import TokenHead
 from multimodal_ssl.tuning import rest
 from multimodal_ssl.types import Encoder, Inputs, Modality
 
@@ -38,8 +39,8 @@ class Binder(nn.Module):
         modalities: name of the items -> what they are; used to load what ``encode`` is given.
         dim: D.
         heads: name of the items -> from features to the space, ``linear`` if not given; ``mlp`` has one hidden layer of
-            the encoder's width, ``none`` takes the features as they are, ``adapter`` adds to them what it learns,
-            ``teacher`` keeps them out of the space.
+            the encoder's width, ``transformer`` takes tokens in place of features, ``none`` takes the features as they
+            are, ``adapter`` adds to them what it learns, ``teacher`` keeps them out of the space.
         recipe: what it was built from (JSON); part of the fingerprint, since preparation has options but no weights.
     """
 
@@ -63,7 +64,7 @@ class Binder(nn.Module):
         chosen = heads or {}
         self.teachers = frozenset(name for name, head in chosen.items() if head == "teacher")
         self.heads = nn.ModuleDict(
-            {name: _head(name, encoder.width, dim, chosen.get(name, "linear")) for name, encoder in encoders.items()}
+            {name: _head(name, encoder, dim, chosen.get(name, "linear")) for name, encoder in encoders.items()}
         )
 
     def forward(self, inputs: Mapping[str, Inputs]) -> dict[str, Tensor]:
@@ -71,10 +72,12 @@ class Binder(nn.Module):
 
         Those of teachers are as wide as their features.
         """
-        return {
-            name: F.normalize(self.heads[name](self.encoders[name](one)).float(), dim=-1)
-            for name, one in inputs.items()
-        }
+        return {name: F.normalize(self._view(name, one).float(), dim=-1) for name, one in inputs.items()}
+
+    def _view(self, name: str, inputs: Inputs) -> Tensor:
+        encoder, head = self.encoder(name), self.heads[name]
+        found: Tensor = head(*encoder.token_states(inputs)) if isinstance(head, TokenHead) else head(encoder(inputs))
+        return found
 
     def train(self, mode: bool = True) -> Self:
         """Keep in eval mode what does not learn."""
@@ -184,7 +187,8 @@ class Adapter(nn.Module):
         return features + size * self.output(F.gelu(self.hidden(F.normalize(features, dim=-1))))
 
 
-def _head(name: str, width: int, dim: int, head: Head) -> nn.Module:
+def _head(name: str, encoder: Encoder, dim: int, head: Head) -> nn.Module:
+    width = encoder.width
     if head == "teacher":
         return nn.Identity()
     if head in ("none", "adapter"):
@@ -193,6 +197,10 @@ def _head(name: str, width: int, dim: int, head: Head) -> nn.Module:
                 f"encoders.{name}: head: {head}, but its features are {width} wide: set binder.dim={width}"
             )
         return nn.Identity() if head == "none" else Adapter(width)
+    if head == "transformer":
+        if not encoder.token_width:
+            raise InputError(f"encoders.{name}: head: transformer, but it gives no tokens: take linear, mlp or adapter")
+        return TokenHead(encoder.token_width, dim)
     if head == "linear":
         return nn.Linear(width, dim, bias=False)
     return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, dim, bias=False))

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from multimodal_ssl.strict import PluginConfig, Strict
 
-Head = Literal["linear", "mlp", "adapter", "none", "teacher"]
+Head = Literal["linear", "mlp", "transformer", "adapter", "none", "teacher"]
 
 
 class LoraConfig(Strict):
@@ -76,8 +76,8 @@ class EncoderConfig(PluginConfig):
         lr: its learning rate, relative to `train.lr`.
         layer_decay: each block learns at this share of the rate of the block after it.
         head: between its features and the joint space, in place of `binder.head`; ``none`` takes the features as they
-            are, as wide as the space; ``adapter`` begins as that and learns what to add; ``teacher`` leaves them out of
-            it: for the objective `distil` alone.
+            are, as wide as the space; ``adapter`` begins as that and learns what to add; ``transformer`` takes tokens
+            in their place and pools them anew; ``teacher`` leaves them out of it: for the objective `distil` alone.
     """
 
     frozen: bool = False

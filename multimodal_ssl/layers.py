@@ -1,4 +1,4 @@
-"""Transformer layers for encoders that train from scratch."""
+"""Transformer layers, and what makes one vector of many tokens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,30 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+
+def mean_token(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean [B, F] of tokens [B, T, F] that are real [B, T] (bool)."""
+    real = mask.unsqueeze(-1).to(tokens.dtype)
+    return (tokens * real).sum(1) / real.sum(1).clamp(min=1)
+
+
+class TokenHead(nn.Module):
+    """One transformer layer over tokens, whose mean goes into the joint space.
+
+    Args:
+        width: of the tokens.
+        dim: of the space.
+    """
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        heads = next(heads for heads in (8, 4, 2, 1) if width % heads == 0)
+        self.transformer, self.output = Transformer(width, depth=1, heads=heads), nn.Linear(width, dim, bias=False)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return [B, D] of tokens [B, T, F] and which of them are real [B, T] (bool)."""
+        return self.output(mean_token(self.transformer(tokens, mask), mask))
 
 
 class Transformer(nn.Module):

@@ -77,8 +77,10 @@ def check_encoder(encoder: Encoder, items: Sequence[Any]) -> None:
             alone, features, rtol=1e-3, atol=1e-4, msg="features depend on what else is in the batch"
         )
     assert len(torch.unique(features, dim=0)) > 1, "different items have equal features"
+    if encoder.token_width:
+        _check_tokens(encoder, prepared)
     if isinstance(encoder, TokenEncoder):
-        _check_tokens(encoder, inputs, features)
+        _check_mask(encoder, inputs, features)
     _check_gradients(encoder, [encoder.prepare(item, np.random.default_rng(index)) for index, item in enumerate(items)])
     _check_saving(encoder)
 
@@ -242,12 +244,24 @@ def _equal(one: Inputs, other: Inputs) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def _check_tokens(encoder: TokenEncoder, inputs: Inputs, features: Tensor) -> None:
+def _check_tokens(encoder: Encoder, prepared: list[Inputs]) -> None:
     with torch.no_grad():
-        tokens, mask = encoder.embed(inputs)
-        assert tokens.ndim == 3, f"tokens are {tuple(tokens.shape)}, not [B, T, F]"
+        tokens, mask = encoder.token_states(encoder.collate(prepared))
+        assert tokens.shape == (len(prepared), mask.shape[1], encoder.token_width), (
+            f"tokens are {tuple(tokens.shape)}, not [B, T, token_width], token_width being {encoder.token_width}"
+        )
         assert mask.shape == tokens.shape[:2], f"mask is {tuple(mask.shape)}, not {tuple(tokens.shape[:2])}"
         assert mask.dtype == torch.bool, "mask must be bool"
+        for one, row, real in zip(prepared, tokens, mask, strict=True):
+            alone, whole = encoder.token_states(encoder.collate([one]))
+            torch.testing.assert_close(
+                alone[0][whole[0]], row[real], rtol=1e-3, atol=1e-4, msg="tokens depend on what else is in the batch"
+            )
+
+
+def _check_mask(encoder: TokenEncoder, inputs: Inputs, features: Tensor) -> None:
+    with torch.no_grad():
+        tokens, mask = encoder.embed(inputs)
         noisy = torch.where(mask.unsqueeze(-1), tokens, tokens + 1)
         pooled = encoder.pool(encoder.contextualise(noisy, mask), mask)
         torch.testing.assert_close(pooled, features, msg="features depend on tokens that the mask hides")

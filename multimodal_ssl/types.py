@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import default_collate
 
 from multimodal_ssl.errors import UnreadableError
+from multimodal_ssl.layers import mean_token
 
 SHORT = 256  # tokens
 
@@ -210,6 +211,15 @@ class Encoder(nn.Module, ABC):
     def forward(self, inputs: Inputs) -> Tensor:
         """Return features [B, F]."""
 
+    @property
+    def token_width(self) -> int:
+        """How wide its tokens are, for heads that pool them themselves; 0: it gives none."""
+        return 0
+
+    def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Return what it pools its features from [B, T, token_width], and which of that is real [B, T] (bool)."""
+        raise NotImplementedError(f"{type(self).__name__} gives no tokens")
+
     def by_depth(self) -> Sequence[nn.Module]:
         """Return its layers in the order of depth, for tuning by depth; what is in none of them lies below the first.
 
@@ -249,15 +259,21 @@ class TokenEncoder(Encoder):
 
     def pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Return the mean of the real tokens, [B, F]."""
-        real = mask.unsqueeze(-1).to(tokens.dtype)
-        return (tokens * real).sum(1) / real.sum(1).clamp(min=1)
+        return mean_token(tokens, mask)
 
-    def forward(self, inputs: Inputs) -> Tensor:
+    @property
+    def token_width(self) -> int:
+        return self.width
+
+    def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         tokens, mask = self.embed(inputs)
         # On a CPU the flash kernel takes twice as long as plain products where there are few tokens.
         short = tokens.device.type == "cpu" and tokens.shape[1] <= SHORT
         with sdpa_kernel(SDPBackend.MATH) if short else nullcontext():
-            return self.pool(self.contextualise(tokens, mask), mask)
+            return self.contextualise(tokens, mask), mask
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return self.pool(*self.token_states(inputs))
 
 
 class Alignment(NamedTuple):

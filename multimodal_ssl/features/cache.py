@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -28,7 +29,9 @@ from multimodal_ssl.digests import digest
 from multimodal_ssl.errors import InputError, UnreadableError
 from multimodal_ssl.features.source import FeatureSource, Known
 from multimodal_ssl.features.store import FeatureStore, default_folder
+from multimodal_ssl.features.token_vectors import TOKENS, Tokens
 from multimodal_ssl.features.vectors import VECTOR, Vectors
+from multimodal_ssl.layers import TokenHead
 from multimodal_ssl.plan import ordered_tickets
 from multimodal_ssl.types import Encoder, Inputs, LazyItem, MapSource, Modality
 
@@ -176,9 +179,13 @@ def cached(
     device = binder.device
     encoders = {name: binder.encoder(name) for name in views}
     stores = {name: open_store(binder, name, folder) for name in views}
-    modalities = {**binder.modalities, **dict.fromkeys(views, VECTOR)}
+    pooling = {name for name in views if isinstance(binder.heads[name], TokenHead)}
+    modalities = {**binder.modalities, **{name: TOKENS if name in pooling else VECTOR for name in views}}
     taking: dict[str, Encoder] = {name: binder.encoder(name) for name in binder.encoders}
-    taking |= {name: Vectors(encoder.width) for name, encoder in encoders.items()}
+    taking |= {
+        name: Tokens(encoder.token_width) if name in pooling else Vectors(encoder.width)
+        for name, encoder in encoders.items()
+    }
     made = []
     for position, supply in enumerate(supplies):
         names = tuple(name for name in supply.names if name in views)
@@ -192,7 +199,7 @@ def cached(
                 f"sources.{position} has no random access: the features of {', '.join(names)} can be cached only with "
                 f"those of {', '.join(others)}; freeze and cache these too, or leave out cache"
             )
-        known = compute(Look([supply], encoders, binder.modalities, stores, views), supply, workers)
+        known = compute(Look([supply], encoders, binder.modalities, stores, views), supply, workers, pooling)
         lost, total = len(known.unreadable), len(known.unreadable) + len(known.keys)
         if lost > max_unreadable * total:
             key, reason = known.unreadable[0]
@@ -213,12 +220,19 @@ def open_store(binder: Binder, name: str, folder: Path | None) -> FeatureStore:
     about = json.loads(binder.recipe)["encoders"][name]
     about = {what: about[what] for what in ("name", "options", "lora")}
     about |= {"version": version("multimodal-ssl"), "preparation": digest(encoder.describe())}
+    width = encoder.width
+    if isinstance(binder.heads[name], TokenHead):
+        about, width = about | {"tokens": True}, encoder.token_width
     fingerprint = fingerprint_of(json.dumps(about, sort_keys=True), encoder.state_dict())
-    return FeatureStore((folder or default_folder()) / fingerprint[:32], encoder.width, about)
+    return FeatureStore((folder or default_folder()) / fingerprint[:32], width, about)
 
 
-def compute(look: Look, supply: Supply, workers: int) -> Known:
-    """Go through a supply once, compute into the cache what it lacks, and return what was seen."""
+def compute(look: Look, supply: Supply, workers: int, pooling: Collection[str] = ()) -> Known:
+    """Go through a supply once, compute into the cache what it lacks, and return what was seen.
+
+    Args:
+        pooling: names of the items of which tokens are kept, not features.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     done: dict[str, set[int]] = {name: set() for name in look.stores}
     samples: list[Seen] = []
@@ -240,14 +254,23 @@ def compute(look: Look, supply: Supply, workers: int) -> Known:
                 missing = np.array(found.missing[name, augmented], np.int64)
                 new = np.array([key not in done[name] for key in missing.tolist()])
                 if new.any():
-                    encoder = look.encoders[name].to(device)
-                    with evaluating(encoder):
-                        features = encoder(to_device(inputs, device)).float().cpu().numpy()
-                    kept = new & np.isfinite(features).all(1)
-                    look.stores[name].append(missing[kept], features[kept])
+                    made = encode(look.encoders[name].to(device), to_device(inputs, device), tokens=name in pooling)
+                    kept = [row for row, one in enumerate(made) if new[row] and len(one) and np.isfinite(one).all()]
+                    if kept:
+                        look.stores[name].append(missing[kept], [made[row] for row in kept])
                     done[name].update(missing.tolist())
             bar.advance(task, len(found.samples) + len(found.unreadable))
-    return known_of(look, samples, keys, unreadable)
+    kinds = {name: "tokens" if name in pooling else "vector" for name in names}
+    return known_of(look, samples, keys, unreadable, kinds)
+
+
+def encode(encoder: Encoder, inputs: Inputs, *, tokens: bool) -> list[NDArray[np.float32]]:
+    """Return the features [1, F] of each item, or its real tokens [T, F]."""
+    with evaluating(encoder):
+        if not tokens:
+            return list(encoder(inputs).float().cpu().numpy()[:, np.newaxis])
+        found, mask = (one.cpu() for one in encoder.token_states(inputs))
+    return [one[real].float().numpy() for one, real in zip(found, mask, strict=True)]
 
 
 def known_of(
@@ -255,6 +278,7 @@ def known_of(
     samples: Sequence[Seen],
     keys: Mapping[str, Sequence[Sequence[int]]],
     unreadable: Sequence[tuple[str, str]],
+    kinds: Mapping[str, str],
 ) -> Known:
     """Return what was seen in the order of the source, without samples of which a feature is not finite."""
     lost: dict[int, str] = {}
@@ -270,6 +294,7 @@ def known_of(
         weights=[samples[one].weight for one in order],
         rows=[samples[one].row for one in order],
         features={name: table[order] for name, table in tables.items()},
+        kinds=kinds,
         present=[samples[one].names for one in order],
         unreadable=[*unreadable, *((samples[one].key, why) for one, why in lost.items())],
     )

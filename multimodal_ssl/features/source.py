@@ -24,6 +24,7 @@ class Known:
         keys, groups, weights: [N].
         rows: [N], where the source has random access.
         features: name of the items -> the keys of their views in the store [N, V], 0 where there is none.
+        kinds: name of these items -> what they are now: ``vector`` or ``tokens``.
         present: names of the items of each sample.
         unreadable: key and reason of the other samples.
     """
@@ -33,6 +34,7 @@ class Known:
     weights: Sequence[float]
     rows: Sequence[int]
     features: Mapping[str, NDArray[np.int64]]
+    kinds: Mapping[str, str]
     present: Sequence[tuple[str, ...]]
     unreadable: Sequence[tuple[str, str]]
 
@@ -56,7 +58,7 @@ class FeatureSource(MapSource):
     ) -> None:
         self.known, self.stores = known, dict(stores)
         self.source = source if isinstance(source, MapSource) and len(stores) < len(modalities) else None
-        self.modalities = {name: "vector" if name in stores else kind for name, kind in modalities.items()}
+        self.modalities = {name: known.kinds.get(name, kind) for name, kind in modalities.items()}
         self.skipped = Skipped([("", source.skipped), ("", known.unreadable)])
         self._rows = {
             name: stores[name].find(keys.ravel()).reshape(keys.shape) for name, keys in known.features.items()
@@ -77,12 +79,18 @@ class FeatureSource(MapSource):
     def __getitem__(self, index: int) -> Sample:
         known = self.known
         items: Mapping[str, Any] = {
-            name: self._vectors[name][self._rows[name][index]] for name in self.stores if name in known.present[index]
+            name: self._views(name, index) for name in self.stores if name in known.present[index]
         }
         if self.source:
             below = self.source[known.rows[index]].items
             items = overlay(known.keys[index], below, {name: items if name in items else None for name in self.stores})
         return Sample(known.keys[index], items, known.groups[index], known.weights[index])
+
+    def _views(self, name: str, index: int) -> Any:
+        vectors, rows = self._vectors[name], self._rows[name][index]
+        if self.known.kinds[name] == "vector":
+            return vectors[rows]
+        return [vectors[first : last + 1] for first, last in zip(self.stores[name].first(rows), rows, strict=True)]
 
     def manifest(self) -> Manifest:
         return self._manifest

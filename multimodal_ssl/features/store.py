@@ -1,10 +1,10 @@
-"""The features of one frozen encoder on the disk: appended, never changed, memory-mapped, shared between runs."""
+"""What one frozen encoder makes of items, on the disk: appended, never changed, memory-mapped, shared between runs."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def default_folder() -> Path:
 
 
 class FeatureStore:
-    """Vectors [N, F] (float32) by 64-bit keys.
+    """Vectors [N, F] (float32) by 64-bit keys other than 0; an item has one, or several in a row (tokens).
 
     A vector is there when its key is: keys are written last, and what lies behind them is written over. So a process
     that was stopped anywhere leaves a whole store. Processes append in turns.
@@ -60,34 +60,54 @@ class FeatureStore:
     def refresh(self) -> None:
         """See what others have appended."""
         keys = np.fromfile(self._keys, np.int64, count=self._keys.stat().st_size // 8)
-        self._order = np.argsort(keys, kind="stable")
+        self._ends = np.flatnonzero(keys)  # rows of key 0 belong to the item that ends with the next key
+        order = np.argsort(keys[self._ends], kind="stable")
+        self._order = self._ends[order]
         self._sorted = keys[self._order]
 
     def __len__(self) -> int:
-        return len(self._sorted)
+        """Return how many vectors there are."""
+        return int(self._ends[-1]) + 1 if len(self._ends) else 0
 
     def find(self, keys: Keys) -> Keys:
-        """Return the row of each key [n], -1 where there is none."""
+        """Return the row of each key [n], the last one of an item that has several; -1 where there is none."""
         if not len(self._sorted):
             return np.full(len(keys), -1, np.int64)
         place = np.searchsorted(self._sorted, keys).clip(max=len(self._sorted) - 1)
         return np.where(self._sorted[place] == keys, self._order[place], -1)
 
-    def append(self, keys: Keys, vectors: NDArray[np.float32]) -> None:
-        """Write vectors [n, F]; `refresh` lets `find` know of them."""
-        if vectors.shape != (len(keys), self.width):
-            raise ValueError(f"vectors are {vectors.shape}, not {(len(keys), self.width)}")
+    def first(self, rows: Keys) -> Keys:
+        """Return the first row of the item that ends with each row [n]."""
+        place = np.searchsorted(self._ends, rows)
+        return np.where(place > 0, self._ends[place - 1] + 1, 0)
+
+    def append(self, keys: Keys, items: Sequence[NDArray[np.float32]]) -> None:
+        """Write the vectors [T, F] of items, T being of each its own and 1 at least; `refresh` lets `find` know."""
+        vectors = np.concatenate(items)
+        if vectors.shape[1] != self.width:
+            raise ValueError(f"vectors are {vectors.shape[1]} wide, not {self.width}")
+        marks = np.zeros(len(vectors), np.int64)
+        marks[np.cumsum([len(one) for one in items]) - 1] = keys
         with self._lock:
-            count = self._keys.stat().st_size // 8
+            count = self._whole()
             for path, data, size in (
                 (self._vectors, np.ascontiguousarray(vectors, np.float32), 4 * self.width),
-                (self._keys, np.ascontiguousarray(keys, np.int64), 8),
+                (self._keys, marks, 8),
             ):
                 with path.open("r+b") as file:
                     file.seek(count * size)
                     file.write(data.tobytes())
                     file.flush()
                     os.fsync(file.fileno())
+
+    def _whole(self) -> int:
+        """Return how many rows belong to whole items: a process may have been stopped within one."""
+        with self._keys.open("rb") as file:
+            for count in range(self._keys.stat().st_size // 8, 0, -1):
+                file.seek(8 * (count - 1))
+                if any(file.read(8)):
+                    return count
+        return 0
 
     def vectors(self) -> NDArray[np.float32]:
         """Return all vectors, [N, F], mapped from the disk."""

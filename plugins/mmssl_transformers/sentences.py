@@ -77,11 +77,17 @@ class SentenceTransformersText(Encoder):
         return {"truncated": int(inputs["truncated"].sum())}
 
     def forward(self, inputs: Inputs) -> Tensor:
-        hidden = self.tower(
-            **{name: values for name, values in inputs.items() if name != "truncated"}
-        ).last_hidden_state
+        hidden, _ = self.token_states(inputs)
         features: Tensor = self.head(self.pooling(hidden, inputs["attention_mask"], self.skipped))
         return features
+
+    @property
+    def token_width(self) -> int:
+        return int(self.tower.config.hidden_size)
+
+    def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        given = {name: values for name, values in inputs.items() if name != "truncated"}
+        return self.tower(**given).last_hidden_state, inputs["attention_mask"].bool()
 
     def describe(self) -> str:
         return describe(

@@ -69,10 +69,16 @@ class HuggingFaceText(Encoder):
         return {"truncated": int(inputs["truncated"].sum())}
 
     def forward(self, inputs: Inputs) -> Tensor:
-        given = {name: values for name, values in inputs.items() if name != "truncated"}
         if self.pooling == "projected":
-            return project(self.tower, "text", given)
-        return pool(self.tower(**given).last_hidden_state, inputs["attention_mask"], self.pooling)
+            return project(self.tower, "text", _given(inputs))
+        return pool(self.tower(**_given(inputs)).last_hidden_state, inputs["attention_mask"], self.pooling)
+
+    @property
+    def token_width(self) -> int:
+        return 0 if self.pooling == "projected" else self.width
+
+    def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        return self.tower(**_given(inputs)).last_hidden_state, inputs["attention_mask"].bool()
 
     def describe(self) -> str:
         return describe(**settings_of(self.tower), **self.tokens.settings(), pooling=self.pooling)
@@ -83,6 +89,11 @@ class HuggingFaceText(Encoder):
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)
+
+
+def _given(inputs: Inputs) -> dict[str, Tensor]:
+    """Return what the model takes."""
+    return {name: values for name, values in inputs.items() if name != "truncated"}
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
