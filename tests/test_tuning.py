@@ -379,7 +379,7 @@ def test_low_rank_updates_can_begin_from_a_run(tmp_path: Path) -> None:
     first = fit(run_config(tmp_path / "first"), catalog=known)
     second = fit(run_config(tmp_path / "second", start=str(tmp_path / "first"), lora={"rank": 2}), catalog=known)
     assert torch.equal(second.encoder("a").stem.base_layer.weight, first.encoder("a").stem.weight)
-    assert any(float(one.abs().max()) > 0 for name, one in second.encoder("a").named_parameters() if "lora_B" in name)
+    assert any(one.any() for name, one in second.encoder("a").named_parameters() if "lora_B" in name)
 
 
 def test_low_rank_updates_of_a_run_can_be_frozen(tmp_path: Path) -> None:

@@ -102,9 +102,9 @@ def test_modules_that_run_more_than_once_are_no_blocks():
 
 def test_what_is_named_twice_is_counted_once():
     shared = nn.Linear(4, 4)
-    tower = nn.Sequential(shared, shared, nn.Linear(4, 4))
-    depth = find_depth(tower, tower, torch.rand(1, 4))
-    assert len(depth.blocks) == 2
+    tower = nn.Sequential(shared, nn.Linear(4, 4), shared)
+    depth = find_depth(tower, lambda x: tower[1](tower[0](x)), torch.rand(1, 4))
+    assert depth.blocks == ("0", "1")
 
 
 def test_what_features_do_not_need_is_frozen_and_named():
