@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -176,9 +177,7 @@ def encode(
     """Return the unit vectors [Q, D] of queries, and those of which the mean of each modality was taken off."""
     plain = np.zeros((len(asked), index.dim), np.float32)
     shifted = plain.copy()
-    for by in dict.fromkeys(term.by for terms in asked for term in terms):
-        owners = [(query, term) for query, terms in enumerate(asked) for term in terms if term.by == by]
-        vectors = _embedded(binder, index, by, [term.item for _, term in owners])
+    for by, owners, vectors in _parts(binder, index, asked):
         mean = index.mean(by) if centred and by in index.counts else np.zeros(index.dim, np.float32)
         for (query, term), vector, moved in zip(owners, vectors, unit(vectors - mean), strict=True):
             plain[query] += term.weight * vector
@@ -190,13 +189,24 @@ def encode(
 
 def multiply(binder: Binder | None, index: Index, asked: Sequence[Sequence[Term]]) -> tuple[Vectors, Vectors]:
     """Return the elementwise products of queries' vectors at length 1 [Q, D], twice: no mean is taken off of them."""
-    found = np.ones((len(asked), index.dim), np.float32)
-    for query, terms in enumerate(asked):
-        for term in terms:
-            if term.weight != 1:
-                raise InputError(f"a product has no weights, but {term.by} has {term.weight:g}: leave it out")
-            found[query] *= _embedded(binder, index, term.by, [term.item])[0] * np.sqrt(index.dim)
-    return unit(found), unit(found)
+    for term in itertools.chain.from_iterable(asked):
+        if term.weight != 1:
+            raise InputError(f"a product has no weights, but {term.by} has {term.weight:g}: leave it out")
+    found = np.ones((len(asked), index.dim))  # float64, in which no product of many small numbers becomes 0
+    for _, owners, vectors in _parts(binder, index, asked):
+        for (query, _), vector in zip(owners, vectors, strict=True):
+            found[query] *= vector
+    whole = np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
+    return whole, whole
+
+
+def _parts(
+    binder: Binder | None, index: Index, asked: Sequence[Sequence[Term]]
+) -> Iterator[tuple[str, list[tuple[int, Term]], Vectors]]:
+    """Yield each modality that is asked by, the numbers of the queries and their Terms [N], and vectors of these."""
+    for by in dict.fromkeys(term.by for terms in asked for term in terms):
+        owners = [(query, term) for query, terms in enumerate(asked) for term in terms if term.by == by]
+        yield by, owners, _embedded(binder, index, by, [term.item for _, term in owners])
 
 
 def unit(vectors: Vectors) -> Vectors:
