@@ -29,8 +29,13 @@ def info_nce(pairs: Pairs, *, temperature: Positive = 0.07, learn_temperature: b
     return Scaled(pairs, info_nce, temperature=temperature, learn_temperature=learn_temperature, chance=math.log)
 
 
-def siglip(pairs: Pairs, *, scale: Positive = 10.0, bias: float = -10.0) -> Objective:
-    """Sigmoid loss over all pairs of the batch (SigLIP)."""
+def siglip(pairs: Pairs, *, scale: Positive = 10.0, bias: float | None = None) -> Objective:
+    """Sigmoid loss over all pairs of the batch (SigLIP).
+
+    Args:
+        scale: of the cosines at the start; it is learnt.
+        bias: added to them at the start, and learnt; none is -log of the batch. The paper has -10, for a batch of 32k.
+    """
     from multimodal_ssl.objectives.contrastive import SigLIP
 
     return SigLIP(pairs, scale=scale, bias=bias)

@@ -172,15 +172,21 @@ class Scaled(Pairwise):
 
 
 class SigLIP(Pairwise):
-    """``siglip`` with one scale and bias a pair."""
+    """``siglip`` with one scale and bias a pair, which starts low because most pairs are negatives (section 3.2).
 
-    def __init__(self, pairs: Sequence[tuple[str, str]], *, scale: float, bias: float) -> None:
+    Args:
+        bias: None starts at -log of the batch, where each pair is as likely to be a positive as it is.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, str]], *, scale: float, bias: float | None) -> None:
         super().__init__(pairs)
         self.log_scale = self.per_pair(math.log(scale))
-        self.bias = self.per_pair(bias)  # starts low because most pairs are negatives (SigLIP, section 3.2)
+        self.relative = bias is None
+        self.bias = self.per_pair(0.0 if bias is None else bias)
 
     def align(self, pair: str, a: Tensor, b: Tensor, same: Tensor, weight: Tensor) -> Alignment:
-        return siglip(a, b, bounded_scale(self.log_scale[pair]), self.bias[pair], same, weight)
+        bias = self.bias[pair] - (math.log(len(a)) if self.relative else 0)
+        return siglip(a, b, bounded_scale(self.log_scale[pair]), bias, same, weight)
 
     def loss_at_chance(self, batch: int) -> float:
         return math.log(batch) - (batch - 1) * math.log1p(-1 / batch)  # every pair at the share of positives, 1 / B

@@ -182,10 +182,13 @@ def test_an_objective_is_its_loss_at_the_temperature_and_options_that_it_was_giv
     torch.testing.assert_close(tested, expected)
 
 
-def test_siglip_has_the_scale_and_bias_that_it_was_given(generator: torch.Generator) -> None:
+@pytest.mark.parametrize(("given", "bias"), [({"bias": -3.0}, -3.0), ({}, -math.log(6))])
+def test_siglip_has_the_bias_that_it_was_given_or_that_of_its_batch(
+    given: dict[str, float], bias: float, generator: torch.Generator
+) -> None:
     a, b, weight, same = unit(generator), unit(generator), torch.ones(6), torch.eye(6, dtype=torch.bool)
-    tested = create("siglip", scale=10.0, bias=-3.0)({"a": a, "b": b}, weight, torch.arange(6))
-    torch.testing.assert_close(tested, siglip(a, b, torch.tensor(10.0), torch.tensor(-3.0), same, weight))
+    tested = create("siglip", scale=10.0, **given)({"a": a, "b": b}, weight, torch.arange(6))
+    torch.testing.assert_close(tested, siglip(a, b, torch.tensor(10.0), torch.tensor(bias), same, weight))
 
 
 @pytest.mark.parametrize("mining", TRIPLETS)
