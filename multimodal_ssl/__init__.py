@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from multimodal_ssl.retrieval import search as search
     from multimodal_ssl.types import Alignment as Alignment
     from multimodal_ssl.types import BrokenItem as BrokenItem
+    from multimodal_ssl.types import Columns as Columns
     from multimodal_ssl.types import Encoder as Encoder
     from multimodal_ssl.types import Inputs as Inputs
     from multimodal_ssl.types import LazyItem as LazyItem
@@ -55,6 +56,7 @@ _HOME = {
     "types": [
         "Alignment",
         "BrokenItem",
+        "Columns",
         "Encoder",
         "Inputs",
         "LazyItem",

@@ -170,6 +170,28 @@ class Feed(Dataset[Batch]):
         self.seed, self.previews, self.traits = seed, previews, traits
 
     def __getitem__(self, ticket: Ticket) -> Batch:
+        return self._at_once(ticket) or self._one_by_one(ticket)
+
+    def _at_once(self, ticket: Ticket) -> Batch | None:
+        """Return a batch whose items lie ready in arrays; None where they don't, or one of them is wrong."""
+        source, rows = self.supplies[ticket.supply].source, [row for row in ticket.rows if isinstance(row, int)]
+        if not isinstance(source, MapSource) or not rows or self.previews or self.traits:
+            return None
+        found = source.columns(rows, ticket.names)
+        if not found or not all(0 < weight <= 1 for weight in found.weights):
+            return None
+        inputs: dict[str, Inputs] = {}
+        for place, name in enumerate(ticket.names):
+            rng = None if self.seed is None else np.random.default_rng((self.seed, ticket.step, place))
+            inputs[name] = self.encoders[name].prepare_rows(found.items[name], ticket.slots, rng)
+        if any(one is None for one in inputs.values()):
+            return None
+        keys = [full_key(self.supplies, ticket.supply, key) for key in found.keys]
+        groups = [group or f"{ticket.supply}/{key}" for group, key in zip(found.groups, found.keys, strict=True)]
+        weight = torch.tensor(found.weights, dtype=torch.float32)
+        return Batch(ticket.supply, keys, groups, weight, inputs, [], {}, {}, [{} for _ in keys], ticket.cursor)
+
+    def _one_by_one(self, ticket: Ticket) -> Batch:
         previews: dict[str, list[Preview]] = {name: [] for name in ticket.names if self.previews}
         traits: dict[str, list[Traits]] = {name: [] for name in ticket.names if self.traits}
         batch = Batch(ticket.supply, [], [], torch.empty(0), {}, [], previews, traits, [], ticket.cursor)

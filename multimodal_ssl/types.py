@@ -139,6 +139,20 @@ class Manifest:
         )
 
 
+class Columns(NamedTuple):
+    """Samples [B], item by item.
+
+    Attributes:
+        keys, groups, weights: of the samples.
+        items: name -> raw items, the rows of an array [B, ...].
+    """
+
+    keys: Sequence[str]
+    groups: Sequence[str]
+    weights: Sequence[float]
+    items: Mapping[str, NDArray[Any]]
+
+
 class PairingSource(ABC):
     """A supply of Samples.
 
@@ -182,6 +196,10 @@ class MapSource(PairingSource):
                 yield self[index]
             except UnreadableError:
                 continue
+
+    def columns(self, rows: Sequence[int], names: Sequence[str]) -> Columns | None:
+        """Return many samples at once, if these items of them lie ready in arrays; else they are read one by one."""
+        return None
 
     def manifest(self) -> Manifest:
         """Return what is known of all samples without reading them; unless overridden, that each has every item."""
@@ -237,6 +255,16 @@ class Encoder(nn.Module, ABC):
     def collate(self, prepared: Sequence[Inputs]) -> Inputs:
         """Join prepared items into a batch; override it where their lengths differ."""
         return default_collate(list(prepared))
+
+    def prepare_rows(
+        self, items: NDArray[Any], slots: Sequence[int], rng: np.random.Generator | None = None
+    ) -> Inputs | None:
+        """Prepare and collate raw items that are the rows of an array; None: they are prepared one by one.
+
+        Args:
+            slots: the place of each in the batch of all processes, whose rngs are equal.
+        """
+        return None
 
     def adapt(self, items: Iterable[Any]) -> None:
         """Learn before training what preparation needs (a vocabulary, a mean) from raw items of the sources."""

@@ -13,7 +13,7 @@ from multimodal_ssl.data import number_groups
 from multimodal_ssl.features.store import FeatureStore
 from multimodal_ssl.items import overlay
 from multimodal_ssl.skipped import Skipped
-from multimodal_ssl.types import Manifest, MapSource, PairingSource, Sample
+from multimodal_ssl.types import Columns, Manifest, MapSource, PairingSource, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,17 @@ class FeatureSource(MapSource):
         if self.known.kinds[name] == "vector":
             return vectors[rows]
         return [vectors[first : last + 1] for first, last in zip(self.stores[name].first(rows), rows, strict=True)]
+
+    def columns(self, rows: Sequence[int], names: Sequence[str]) -> Columns | None:
+        known = self.known
+        if self.source or any(known.kinds[name] != "vector" for name in names):
+            return None
+        return Columns(
+            [known.keys[row] for row in rows],
+            [known.groups[row] for row in rows],
+            [known.weights[row] for row in rows],
+            {name: self._vectors[name][self._rows[name][rows]] for name in names},
+        )
 
     def manifest(self) -> Manifest:
         return self._manifest

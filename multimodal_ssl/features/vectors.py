@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,16 @@ class Vectors(Encoder):
         if item.ndim == 2:
             item = item[0 if rng is None or len(item) == 1 else rng.integers(len(item))]
         return torch.from_numpy(np.array(item))
+
+    def prepare_rows(
+        self, items: NDArray[Any], slots: Sequence[int], rng: np.random.Generator | None = None
+    ) -> Inputs | None:
+        """Return vectors [B, F] of views [B, V, F]: the first, or with an rng any."""
+        if items.shape[-1] != self.width or items.ndim != 3 or not np.isfinite(items).all():
+            return None  # which of them is wrong is told where they are prepared one by one
+        count = items.shape[1]
+        views = 0 if rng is None or count == 1 else rng.integers(count, size=max(slots) + 1)[slots]
+        return torch.from_numpy(items[np.arange(len(items)), views])
 
     def forward(self, inputs: Inputs) -> Tensor:
         vectors: Tensor = inputs

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from multimodal_ssl import Manifest, MapSource, Sample
 from multimodal_ssl.config import parse_config
-from multimodal_ssl.data import Supply
+from multimodal_ssl.data import Feed, Supply, Ticket
 from multimodal_ssl.embed import embed
 from multimodal_ssl.features.cache import cached, item_key, view_key
 from multimodal_ssl.pipeline import bench, fit
@@ -223,6 +223,50 @@ def test_views_are_augmented_each_its_own_way_and_the_first_is_plain(tmp_path) -
     assert len(np.unique(views.round(5), axis=0)) == 3
     _, (again,) = cached(binder, [Supply(Numbers(6), ("a", "b"))], {"a": 4, "b": 1}, folder=tmp_path)
     assert np.array_equal(again.source[4].items["a"][:3], views)
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_features_that_are_taken_at_once_make_the_batch_that_they_make_one_by_one(tmp_path, seed) -> None:
+    taking, supplies = cached(binder_of(), [Supply(Plain(), ("a", "b"))], dict.fromkeys("ab", 1), folder=tmp_path)
+    assert MADE["prepared"]
+    encoders = {name: taking.encoder(name) for name in "ab"}
+    feed = Feed(supplies, encoders, taking.modalities, seed=seed)
+    ticket = Ticket(3, 0, ("a", "b"), [5, 29, 5, 0], range(1, 9, 2))
+    one, other = feed._at_once(ticket), feed._one_by_one(ticket)
+    for field in ("supply", "keys", "groups", "unreadable", "metadata", "cursor", "kind"):
+        assert getattr(one, field) == getattr(other, field), field
+    assert torch.equal(one.weight, other.weight)
+    for name in "ab":
+        assert torch.equal(one.inputs[name], other.inputs[name])
+
+
+def test_views_are_drawn_by_the_place_in_the_batch_of_all_processes(tmp_path) -> None:
+    taking, supplies = cached(binder_of(), [Supply(Plain(), ("a", "b"))], dict.fromkeys("ab", 3), folder=tmp_path)
+    feed = Feed(supplies, {name: taking.encoder(name) for name in "ab"}, taking.modalities, seed=1)
+    rows = list(range(24))
+    whole = feed[Ticket(3, 0, ("a", "b"), rows, range(24))].inputs["a"]
+    parts = [feed[Ticket(3, 0, ("a", "b"), rows[rank::2], range(rank, 24, 2))].inputs["a"] for rank in (0, 1)]
+    assert torch.equal(torch.stack(parts, 1).flatten(0, 1), whole)
+    views = np.stack([supplies[0].source[row].items["a"] for row in rows])
+    drawn = (views == whole.numpy()[:, None]).all(-1)
+    assert (drawn.sum(1) == 1).all()
+    assert drawn.any(0).all()
+    assert not torch.equal(feed[Ticket(4, 0, ("a", "b"), rows, range(24))].inputs["a"], whole)
+
+
+@pytest.mark.parametrize("wrong", ["weight", "feature"])
+def test_what_is_wrong_with_one_sample_is_told_where_others_are_taken_at_once(tmp_path, wrong) -> None:
+    taking, (supply,) = cached(binder_of(), [Supply(Plain(), ("a", "b"))], dict.fromkeys("ab", 1), folder=tmp_path)
+    source, names = supply.source, ("a", "b")
+    if wrong == "weight":
+        source.known.weights[4] = 2.0
+    else:
+        source._vectors["b"] = source._vectors["b"].copy()
+        source._vectors["b"][source._rows["b"][4]] = np.nan
+    feed = Feed([supply], {name: taking.encoder(name) for name in names}, taking.modalities)
+    batch = feed[Ticket(0, 0, names, [3, 4, 5], range(3))]
+    assert batch.keys == ["3", "5"]
+    assert [key for key, _ in batch.unreadable] == ["4"]
 
 
 def test_augmented_views_may_have_another_shape(tmp_path) -> None:
