@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchaudio.transforms import Resample
 
 from multimodal_ssl import InputError
@@ -69,11 +70,13 @@ def least_samples(convolutions: Iterable[tuple[int, int]]) -> int:
 def by_length(lengths: Tensor, run: Callable[[Tensor, int], Tensor]) -> Tensor:
     """Return [B, F] of a batch whose items have these lengths [B]: `run(rows, length)` gives those of one length.
 
+    Where it gives tokens [rows, T, F], of each length another T, they come padded with zeros to the longest.
     Some networks (those with GroupNorm over time) hear the padding: alone and together a wave would differ.
     """
-    parts, places = [], []
+    parts: list[Tensor] = []
+    places = []
     for length in torch.unique(lengths).tolist():
         rows = (lengths == length).nonzero().squeeze(1)
-        parts.append(run(rows, length))
+        parts += run(rows, length)
         places.append(rows)
-    return torch.cat(parts)[torch.cat(places).argsort()]
+    return pad_sequence([parts[place] for place in torch.cat(places).argsort().tolist()], batch_first=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import timm
+import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from timm.data.transforms import str_to_interp_mode
@@ -18,6 +19,7 @@ from torchvision.transforms.functional import pil_to_tensor, resized_crop
 from mmssl_pretrained.crop import random_box
 from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_pretrained.describe import describe
+from mmssl_pretrained.tokens import as_tokens, channels_first, width_of_tokens
 from mmssl_pretrained.tower import freeze_unused, hold_statistics
 from mmssl_timm.loading import load_model
 from multimodal_ssl import Encoder, InputError, Inputs
@@ -49,6 +51,8 @@ class TimmImage(Encoder):
         self.transform = create_transform(**config, normalize=False)
         self.normalise = Normalize(config["mean"], config["std"], inplace=True)
         inputs = self.collate([self.prepare(GREY)])
+        with torch.no_grad():
+            self._token_width = width_of_tokens(self._hidden(inputs))
         features, _ = freeze_unused(self.tower, lambda: self(inputs))
         if features.ndim != 2:
             raise InputError(f"{model} gives features of shape {list(features.shape)}, not one vector for each image")
@@ -65,8 +69,24 @@ class TimmImage(Encoder):
         return pil_to_tensor(resized_crop(image, *random_box(image.size, rng), self.size, self.interpolation))
 
     def forward(self, inputs: Inputs) -> Tensor:
-        features: Tensor = self.tower(self.normalise(inputs.float().div_(255)))
+        features: Tensor = self.tower(self._pixels(inputs))
         return features
+
+    @property
+    def token_width(self) -> int:
+        return self._token_width
+
+    def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        return as_tokens(self._hidden(inputs))
+
+    def _hidden(self, inputs: Inputs) -> Any:
+        """Return what comes before the pooling: tokens [B, T, F], a map [B, F, H, W] or something else."""
+        tower: Any = self.tower
+        return channels_first(tower, tower.forward_features(self._pixels(inputs)))
+
+    def _pixels(self, inputs: Tensor) -> Tensor:
+        pixels: Tensor = self.normalise(inputs.float().div_(255))
+        return pixels
 
     def train(self, mode: bool = True) -> TimmImage:
         super().train(mode)

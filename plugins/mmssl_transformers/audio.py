@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers import AutoFeatureExtractor, ClapFeatureExtractor
 
 from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_pretrained.describe import describe
+from mmssl_pretrained.tokens import as_tokens, width_of_tokens
 from mmssl_pretrained.tower import bake, hold_statistics
 from mmssl_pretrained.waves import Waves, by_length, least_samples
 from mmssl_transformers.clap import fuse
@@ -76,11 +77,14 @@ class HuggingFaceAudio(Encoder):
         self._hears_padding = False
         inputs = self.collate([self._extract(_noise(rate), None)])
         self.pooling: Pooling = "projected"
+        self._token_width = 0
         try:
             if not joint:
                 outputs = self.tower(**inputs)
                 ways = offered(self.tower, outputs, mean="attention_mask" in inputs)
                 self.pooling = choose(model, pooling, ways)
+                if "attention_mask" in inputs or window is not None:  # else nobody knows which frames are real
+                    self._token_width = width_of_tokens(outputs.get("last_hidden_state"))
             lacking = missing if joint else within(missing, tower, "audio")
             features = settle(model, self.tower, lacking, lambda: self(inputs))
         except InputError:
@@ -119,12 +123,25 @@ class HuggingFaceAudio(Encoder):
         return {name: pad_sequence([one[name] for one in prepared], batch_first=True) for name in prepared[0]}
 
     def forward(self, inputs: Inputs) -> Tensor:
+        return self._without_padding(self._features, inputs)
+
+    @property
+    def token_width(self) -> int:
+        return self._token_width
+
+    def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        hidden = self._without_padding(lambda given: self.tower(**given).last_hidden_state, inputs)
+        mask = inputs.get("attention_mask")
+        return as_tokens(hidden, None if mask is None else self._real(hidden.shape[1], mask))
+
+    def _without_padding(self, run: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
+        """Return what `run` gives, of sounds of one length at a time where the model hears the padding."""
         if not self._hears_padding:
-            return self._features(inputs)
+            return run(inputs)
         real = {name: values for name, values in inputs.items() if name != "attention_mask"}
         return by_length(
             inputs["attention_mask"].sum(1),
-            lambda rows, length: self._features({name: values[rows, :length] for name, values in real.items()}),
+            lambda rows, length: run({name: values[rows, :length] for name, values in real.items()}),
         )
 
     def _features(self, inputs: Inputs) -> Tensor:

@@ -18,6 +18,7 @@ from transformers.image_processing_backends import TorchvisionBackend
 from mmssl_pretrained.crop import random_box
 from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_pretrained.describe import describe
+from mmssl_pretrained.tokens import as_tokens, channels_first, width_of_tokens
 from mmssl_pretrained.tower import hold_statistics
 from mmssl_transformers.joint import part, project, projects, within
 from mmssl_transformers.loading import load_tower, read, settings_of, settle
@@ -57,12 +58,14 @@ class HuggingFaceImage(Encoder):
         self._size, self._late = _inspect(model, self.processor)
         inputs = self.collate([self.prepare(PICTURES[0])])
         self.pooling: Pooling = "projected"
+        self._token_width = 0
         first: Tensor | None = None
         try:
             if not joint:
                 outputs = self.tower(**self._normalise(inputs))
                 self.pooling = choose(model, pooling, offered(self.tower, outputs, mean=True))
                 first = self._pool(outputs, inputs)
+                self._token_width = width_of_tokens(self._hidden(outputs))
             lacking = missing if joint else within(missing, tower, "image")
             features = settle(model, self.tower, lacking, lambda: self(inputs))
         except InputError:
@@ -104,6 +107,19 @@ class HuggingFaceImage(Encoder):
             return project(self.tower, "image", given)
         return self._pool(self.tower(**given), inputs)
 
+    @property
+    def token_width(self) -> int:
+        return self._token_width
+
+    def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        outputs = self.tower(**self._normalise(inputs))
+        return as_tokens(self._hidden(outputs), inputs.get("pixel_attention_mask"))
+
+    def _hidden(self, outputs: Any) -> Any:
+        """Return the last hidden state, if there is one: tokens [B, T, F] or a map [B, F, H, W]."""
+        trunk = dict(self.tower.named_children()).get("timm_model", self.tower)
+        return channels_first(trunk, outputs.get("last_hidden_state"))
+
     def _pool(self, outputs: Any, inputs: Inputs) -> Tensor:
         if self.pooling == "pooled":
             features: Tensor = outputs.pooler_output.flatten(1)
@@ -111,7 +127,7 @@ class HuggingFaceImage(Encoder):
         if self.pooling == "cls":
             token: Tensor = outputs.last_hidden_state[:, 0]
             return token
-        return pool_tokens(outputs.last_hidden_state, count_special(self.tower), inputs.get("pixel_attention_mask"))
+        return pool_tokens(self._hidden(outputs), count_special(self.tower), inputs.get("pixel_attention_mask"))
 
     def _normalise(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return what the model takes."""

@@ -49,7 +49,7 @@ def features_of(encoder, sounds):
 
 @torch.no_grad()
 def reference(folder, pooling, wave):
-    """Return what transformers itself makes of one wave."""
+    """Return what transformers itself makes of one wave; without pooling tokens, all of them real."""
     extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()
     inputs = extractor(wave, sampling_rate=extractor.sampling_rate, return_tensors="pt")
@@ -60,8 +60,15 @@ def reference(folder, pooling, wave):
     if isinstance(model, transformers.WhisperModel):
         hidden = model.get_encoder()(**inputs).last_hidden_state
         real = -(-(len(wave) // 160) // 2)  # frames of 10 ms, two of which make one
+        if pooling is None:
+            return hidden[:, :real]
         return hidden[:, :real].sum(1) / real
     outputs = model(**inputs)
+    if pooling is None:
+        hidden = outputs.last_hidden_state
+        return (
+            hidden if hidden.ndim == 3 else torch.stack([one for row in hidden.unbind(2) for one in row.unbind(2)], 1)
+        )
     if pooling == "pooled":
         return outputs.pooler_output
     return outputs.last_hidden_state[:, 0] if pooling == "cls" else outputs.last_hidden_state.mean(1)
@@ -99,6 +106,33 @@ def test_encoders_conform(folders, name):
     encoder = encoder_of(folders(name))
     assert encoder.pooling == MODELS[name][4].split()[0]
     check_encoder(encoder, SOUNDS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_tokens_of_one_sound_are_those_of_transformers_bit_for_bit(folders, name):
+    encoder = encoder_of(folders(name), pooling=MODELS[name][4].split()[-1]).eval()
+    with torch.no_grad():
+        tokens, real = encoder.token_states(encoder.collate([encoder.prepare(SOUNDS[0])]))
+    expected = reference(folders(name), None, SOUNDS[0].samples[0])
+    assert encoder.token_width == expected.shape[-1]
+    assert torch.equal(tokens[real], expected[0])
+    check_encoder(encoder, SOUNDS)
+
+
+@pytest.mark.parametrize("name", WITHOUT_WINDOW)
+@torch.no_grad()
+def test_tokens_of_a_longer_sound_are_more_and_the_shorter_are_padded(folders, name):
+    encoder = encoder_of(folders(name)).eval()
+    tokens, real = encoder.token_states(encoder.collate([encoder.prepare(one) for one in SOUNDS]))
+    counts = [encoder.token_states(encoder.collate([encoder.prepare(one)]))[0].shape[1] for one in SOUNDS]
+    assert counts[0] < counts[3] < counts[1] < counts[2] == tokens.shape[1]
+    assert real.tolist() == [[place < count for place in range(counts[2])] for count in counts]
+    if encoder._hears_padding:
+        assert not tokens[~real].any()
+
+
+def test_claps_joint_space_has_no_tokens(folders):
+    assert encoder_of(folders("clap")).token_width == 0
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -139,7 +139,7 @@ def features_of(encoder, images):
 
 @torch.no_grad()
 def reference(folder, pooling):
-    """Return what transformers itself makes of the pictures."""
+    """Return what transformers itself makes of the pictures; without pooling tokens, and which are real."""
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()
     inputs = processor(images=[one.convert("RGB") for one in pictures()], return_tensors="pt")
@@ -149,6 +149,11 @@ def reference(folder, pooling):
         model = model.vision_model
     outputs = model(**inputs)
     hidden = outputs.last_hidden_state
+    if pooling is None:
+        if hidden.ndim == 4:
+            hidden = torch.stack([row[..., place] for row in hidden.unbind(2) for place in range(row.shape[-1])], 1)
+        real = inputs.get("pixel_attention_mask")
+        return hidden, torch.ones(hidden.shape[:2]).bool() if real is None else real.bool()
     if pooling == "pooled":
         return outputs.pooler_output.flatten(1)
     if pooling == "cls":
@@ -177,6 +182,40 @@ def test_encoders_conform(folders, name):
     encoder = encoder_of(folders(name))
     assert encoder.pooling == MODELS[name][4].split()[0]
     check_encoder(encoder, pictures())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_tokens_are_those_of_transformers_bit_for_bit(folders, name):
+    encoder = encoder_of(folders(name), pooling="mean").eval()
+    with torch.no_grad():
+        found = encoder.token_states(encoder.collate([encoder.prepare(one) for one in pictures()]))
+    expected, real = reference(folders(name), None)
+    assert encoder.token_width == expected.shape[-1]
+    assert torch.equal(found[0], expected)
+    assert torch.equal(found[1], real)
+    assert real.all() == (name != "siglip2")
+    check_encoder(encoder, pictures())
+
+
+def test_maps_of_timm_within_transformers_may_have_their_channels_last(tmp_path):
+    sizes = {"embed_dim": 14, "depths": (1,), "num_heads": (1,), "img_size": 56}  # and 14 rows and columns
+    data = {"input_size": [3, 56, 56], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "crop_pct": 1.0}
+    config = transformers.TimmWrapperConfig(
+        architecture="swin_tiny_patch4_window7_224", model_args=sizes, pretrained_cfg=data, num_labels=0
+    )
+    transformers.TimmWrapperModel(config).save_pretrained(tmp_path)
+    pooled, mean = (encoder_of(tmp_path, pooling=pooling).eval() for pooling in ("pooled", "mean"))
+    expected = features_of(pooled, pictures())
+    torch.testing.assert_close(features_of(mean, pictures()), expected)
+    with torch.no_grad():
+        tokens, _ = pooled.token_states(pooled.collate([pooled.prepare(one) for one in pictures()]))
+    assert tokens.shape == (4, 14 * 14, pooled.token_width)
+    torch.testing.assert_close(tokens.mean(1), expected)
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_a_joint_space_has_no_tokens(folders, name):
+    assert encoder_of(folders(name)).token_width == 0
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -157,6 +157,12 @@ def test_items_of_one_length_go_together_and_come_back_in_order():
     assert sorted(calls) == [[0, 2], [1], [3]]
 
 
+def test_tokens_of_several_lengths_are_padded_to_the_longest():
+    tokens = by_length(torch.tensor([3, 1, 3]), lambda rows, length: torch.ones(len(rows), length, 2))
+    assert tokens.shape == (3, 3, 2)
+    assert tokens.sum(2).tolist() == [[2, 2, 2], [2, 0, 0], [2, 2, 2]]
+
+
 def test_the_fewest_samples_of_a_frame_are_those_that_convolutions_need():
     convolutions = [(10, 5), (3, 4), (2, 2)]
     layers = nn.Sequential(*(nn.Conv1d(1, 1, kernel, stride) for kernel, stride in convolutions))

@@ -86,6 +86,39 @@ def test_encoders_conform(folder):
     check_encoder(encoder_of(folder), pictures())
 
 
+@torch.no_grad()
+def test_tokens_are_those_of_timm_bit_for_bit_wherever_the_channels_are(folder):
+    model = timm.create_model(folder, pretrained=True)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    hidden = model.eval().forward_features(torch.stack([transform(one.convert("RGB")) for one in pictures()]))
+    encoder = encoder_of(folder).eval()
+    tokens, mask = encoder.token_states(encoder.collate([encoder.prepare(one) for one in pictures()]))
+    assert encoder.token_width == model.num_features == tokens.shape[-1]
+    assert mask.all()
+    if hidden.ndim == 3:
+        assert torch.equal(tokens, hidden)
+    else:  # place by place
+        maps = hidden if "swin" in folder else hidden.permute(0, 2, 3, 1)
+        places = [maps[:, row, column] for row in range(maps.shape[1]) for column in range(maps.shape[2])]
+        assert torch.equal(tokens, torch.stack(places, 1))
+
+
+def test_channels_that_are_as_many_as_rows_and_columns_are_not_mistaken(tmp_path, monkeypatch):
+    swin = "swin_tiny_patch4_window7_224"
+    monkeypatch.setitem(ARCHITECTURES, swin, ARCHITECTURES[swin] | {"embed_dim": 14, "depths": (1,), "num_heads": (1,)})
+    encoder = encoder_of(save_model(tmp_path, swin)).eval()
+    inputs = encoder.collate([encoder.prepare(one) for one in pictures()])
+    with torch.no_grad():
+        (tokens, _), features = encoder.token_states(inputs), encoder(inputs)
+    assert tokens.shape == (3, 14 * 14, encoder.token_width) == (3, 14 * 14, 14)
+    torch.testing.assert_close(tokens.mean(1), features)
+
+
+def test_a_model_of_several_kinds_of_tokens_gives_none():
+    encoder = encoder_of("crossvit_tiny_240", pretrained=False)
+    assert encoder.token_width == 0
+
+
 def test_a_checkpoint_of_any_classes_is_taken(resnet, no_hub):
     expected = reference(timm.create_model("resnet10t", num_classes=7, checkpoint_path=resnet))
     assert torch.equal(features_of(encoder_of("resnet10t", pretrained=resnet)), expected)
