@@ -9,17 +9,22 @@ from typing import Any
 
 import numpy as np
 import open_clip
+import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import Compose, Normalize
 from torchvision.transforms.functional import pil_to_tensor, resized_crop
 
+from mmssl_open_clip.hidden import image_hidden
 from mmssl_open_clip.loading import load_model
 from mmssl_pretrained.crop import random_box
 from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_pretrained.describe import describe
+from mmssl_pretrained.tokens import as_tokens, width_of_tokens
 from multimodal_ssl import Encoder, Inputs
+
+GREY = Image.new("RGB", (64, 64), "grey")  # to try a model on
 
 
 class OpenClipImage(Encoder):
@@ -47,6 +52,10 @@ class OpenClipImage(Encoder):
         self.normalise = Normalize(normalise.mean, normalise.std, inplace=True)
         self.resize = Compose(resize)
         self.crop, self.to_rgb, *_ = image_transform_v2(preprocessing, is_train=True).transforms
+        with torch.no_grad():
+            self._token_width = width_of_tokens(
+                image_hidden(self.tower, self._pixels(self.collate([self.prepare(GREY)])))
+            )
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn an image into pixels [3, H, W] (uint8); with an rng as open_clip does it in training, a random crop.
@@ -59,16 +68,26 @@ class OpenClipImage(Encoder):
         return pil_to_tensor(self.to_rgb(resized_crop(item, *box, self.crop.size, self.crop.interpolation)))
 
     def forward(self, inputs: Inputs) -> Tensor:
-        pixels = self.normalise(inputs.float().div_(255))
-        features: Tensor | tuple[Tensor, Tensor] = self.tower(pixels)
+        features: Tensor | tuple[Tensor, Tensor] = self.tower(self._pixels(inputs))
         return features[0] if isinstance(features, tuple) else features  # CoCa's tower gives its tokens as well
+
+    @property
+    def token_width(self) -> int:
+        return self._token_width
+
+    def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        return as_tokens(image_hidden(self.tower, self._pixels(inputs)))
+
+    def _pixels(self, inputs: Tensor) -> Tensor:
+        pixels: Tensor = self.normalise(inputs.float().div_(255))
+        return pixels
 
     def describe(self) -> str:
         return describe(open_clip=open_clip.__version__, config=self.config, preparation=asdict(self.preprocessing))
 
     @cached_property
     def _depth(self) -> Depth:
-        return find_depth(self.tower, self, self.collate([self.prepare(Image.new("RGB", (64, 64), "grey"))]))
+        return find_depth(self.tower, self, self.collate([self.prepare(GREY)]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)

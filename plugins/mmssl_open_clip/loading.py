@@ -28,7 +28,10 @@ _UNLOADABLE = (
 
 
 def load_model(model: str, pretrained: str | None) -> tuple[str, Any]:
-    """Return open_clip's name of an architecture, and the model on the CPU; raise InputError where it can't be had."""
+    """Return open_clip's name of an architecture, and the model on the CPU in eval mode.
+
+    Raises InputError where it can't be had.
+    """
     brings_weights = model.startswith(("hf-hub:", "local-dir:"))
     if brings_weights:
         name = model
@@ -44,7 +47,7 @@ def load_model(model: str, pretrained: str | None) -> tuple[str, Any]:
     if pretrained is not None:
         _check_pretrained(name, pretrained)
     try:
-        return name, open_clip.create_model(
+        loaded = open_clip.create_model(
             name, pretrained, pretrained_text=False, require_pretrained=brings_weights or pretrained is not None
         )
     except _UNLOADABLE as error:
@@ -53,6 +56,7 @@ def load_model(model: str, pretrained: str | None) -> tuple[str, Any]:
             f"open_clip can't load {what} ({textwrap.shorten(str(error), 300)}); without the model hub, give the path "
             "of a checkpoint of this architecture as `pretrained`, or a folder as `model: local-dir:folder`"
         ) from error
+    return name, loaded.eval()
 
 
 def _check_pretrained(name: str, pretrained: str) -> None:

@@ -12,6 +12,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
+from mmssl_open_clip.hidden import text_tokens
 from mmssl_open_clip.loading import load_model
 from mmssl_open_clip.tokens import Tokens
 from mmssl_pretrained.depth import Depth, find_depth
@@ -50,6 +51,9 @@ class OpenClipText(Encoder):
         self.config = open_clip.get_model_config(name)
         self.width = self.config["embed_dim"]
         self.tower = tower
+        with torch.no_grad():
+            tokens, _ = self.token_states(self.collate([self.prepare("a")]))
+        self._token_width = tokens.shape[-1]
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
         """Turn a text into token ids [T], T being the same for all texts, and whether it was cut."""
@@ -62,6 +66,13 @@ class OpenClipText(Encoder):
     def forward(self, inputs: Inputs) -> Tensor:
         features: Tensor = self.tower.encode_text(inputs["tokens"], normalize=False)
         return features
+
+    @property
+    def token_width(self) -> int:
+        return self._token_width
+
+    def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        return text_tokens(self.tower, inputs["tokens"])
 
     def describe(self) -> str:
         return describe(open_clip=open_clip.__version__, config=self.config, tokens=self.tokens.settings())

@@ -107,6 +107,75 @@ def test_text_features_are_those_of_open_clip_bit_for_bit(files, reference):
     assert torch.equal(features, expected)
 
 
+@torch.no_grad()
+def seen(model, name, run):
+    """Return what a part of a model gives while it runs."""
+    found = []
+    handle = model.get_submodule(name).register_forward_hook(lambda *given: found.append(given[2]))
+    run(model)
+    handle.remove()
+    return found[0]
+
+
+@torch.no_grad()
+def test_tokens_are_what_open_clip_pools_bit_for_bit(files, reference):
+    model, preprocess, tokenizer = reference
+    kind = Path(files[0]).stem
+    image, text = image_encoder(*files).eval(), text_encoder(*files).eval()
+    pixels = torch.stack([preprocess(one) for one in pictures()])
+    last = {"tiny-clip": "ln_post", "tiny-custom-text": "layer4", "tiny-coca": "transformer"}[kind]
+    expected = seen(model, f"visual.{last}", lambda model: model.encode_image(pixels))
+    tokens, real = image.token_states(image.collate([image.prepare(one) for one in pictures()]))
+    assert torch.equal(tokens, expected.flatten(2).mT if kind == "tiny-custom-text" else expected)
+    assert image.token_width == tokens.shape[-1]
+    assert real.all()
+    last = {"tiny-clip": "ln_final", "tiny-custom-text": "text.ln_final", "tiny-coca": "text.transformer"}[kind]
+    expected = seen(model, last, lambda model: model.encode_text(tokenizer(TEXTS)))
+    tokens, real = text.token_states(text.collate([text.prepare(one) for one in TEXTS]))
+    assert torch.equal(tokens, expected)
+    assert text.token_width == tokens.shape[-1]
+    words = [
+        1 + (row.argmax() + 1).item() if kind == "tiny-coca" else (row.argmax() + 1).item() for row in tokenizer(TEXTS)
+    ]
+    assert real.sum(1).tolist() == words  # "!" is one of them, whose id is that of the padding
+    assert real[:, : min(words) - 1].all()
+    assert real[:, -1].all() == (kind == "tiny-coca")
+
+
+def test_tokens_of_towers_of_timm_and_transformers_are_theirs(tmp_path, no_hub):
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "fox"]
+    transformers.BertTokenizer(vocab={word: place for place, word in enumerate(vocabulary)}).save_pretrained(tmp_path)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    transformers.BertConfig(**sizes, vocab_size=8).save_pretrained(tmp_path)
+    path = tmp_path / "tiny-others.json"
+    hugging_face = {"hf_model_name": str(tmp_path), "hf_tokenizer_name": str(tmp_path), "hf_model_pretrained": False}
+    pooling = {"hf_pooler_type": "mean_pooler", "hf_proj_type": "linear", "context_length": 8}
+    vision = {"timm_model_name": "test_mambaout", "timm_pool": "avg", "timm_proj": "", "image_size": 64}
+    path.write_text(json.dumps(TINY | {"vision_cfg": vision, "text_cfg": hugging_face | pooling}))
+    image, text = image_encoder(str(path)), text_encoder(str(path))
+    check_encoder(image, pictures())
+    check_encoder(text, ["a red fox", "fox"])
+    inputs = image.collate([image.prepare(one) for one in pictures()])
+    tokens, _ = image.token_states(inputs)
+    maps = seen(image.tower, "trunk.stages", lambda _: image(inputs))
+    assert maps.shape[-1] == image.token_width == 64  # the channels come last
+    assert torch.equal(tokens, maps.flatten(1, 2))
+    inputs = text.collate([text.prepare(one) for one in ("a red fox", "fox")])
+    tokens, real = text.token_states(inputs)
+    assert real.sum(1).tolist() == [5, 3]
+    assert torch.equal(tokens, seen(text.tower, "text.transformer", lambda _: text(inputs)).last_hidden_state)
+
+
+@pytest.mark.parametrize(("pooling", "count"), [("last", [8, 8]), ("eos", [3, 5])])
+def test_all_tokens_of_a_text_are_real_where_its_features_are_read_at_the_end_of_the_padding(tiny, pooling, count):
+    config = json.loads(Path(tiny).read_text())
+    config["text_cfg"] |= {"context_length": 8, "pool_type": pooling, "eos_id": 49407}
+    Path(tiny).write_text(json.dumps(config))
+    encoder = text_encoder(tiny)
+    _, real = encoder.token_states(encoder.collate([encoder.prepare(one) for one in ("fox", "a red fox")]))
+    assert real.sum(1).tolist() == count
+
+
 def test_both_towers_conform(files):
     check_encoder(image_encoder(*files), pictures())
     check_encoder(text_encoder(*files), TEXTS)
