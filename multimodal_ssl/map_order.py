@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -26,6 +27,10 @@ class MapOrder:
     which are all full: the remainder of a kind is another one in each epoch. If apart, samples of one group are dealt
     to different batches, as evenly as can be where they are more than the batches. If by_length names an item, a batch
     holds samples in which that is of like length.
+
+    Where samples have different items, each pair of items counts alike: an objective is the mean over the pairs of its
+    batch, so an epoch visits a sample as often as it has pairs, relative to the mean of all. It makes no more visits
+    than there are samples.
 
     Attributes:
         kinds: the rows by their items.
@@ -54,6 +59,7 @@ class MapOrder:
                 f"{sum(map(len, found.values()))} of them with two or more of {', '.join(names)}; "
                 "lower train.batch or add data"
             )
+        self._frequency = _by_pairs(self.kinds, self._frequency, batch, takes)
         self.seed, self.batch = tuple(seed), batch
         known = manifest.group if apart else None
         self._group = np.arange(len(source)) if known is None else known
@@ -125,6 +131,22 @@ def kinds_of(source: MapSource, manifest: Manifest, names: Sequence[str]) -> dic
 def _visits(frequency: NDArray[np.float64]) -> int:
     """Return how many visits an epoch makes, at least, to samples of these frequencies."""
     return int(frequency.sum() + 1e-6)
+
+
+def _by_pairs(
+    kinds: Mapping[Kind, Rows], frequency: NDArray[np.float64], batch: int, takes: Takes
+) -> NDArray[np.float64]:
+    """Return frequencies in proportion to the pairs of a kind, with as many visits in all, a batch of each at least."""
+    visits = {kind: frequency[rows].sum() for kind, rows in kinds.items()}
+    pairs = {kind: sum(map(takes, itertools.combinations(kind, 2))) or 1 for kind in kinds}
+    mean = sum(visits[kind] * pairs[kind] for kind in kinds) / sum(visits.values())
+    frequency = frequency.copy()
+    for kind, rows in kinds.items():
+        often = max(pairs[kind] / mean, batch / visits[kind])
+        if often * visits[kind] < math.ceil(often) * batch:  # too few batches to keep the visits of a sample apart
+            often = math.floor(often)
+        frequency[rows] *= often
+    return frequency
 
 
 def _draw(rows: Rows, frequency: NDArray[np.float64], rng: np.random.Generator) -> Rows:

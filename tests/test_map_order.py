@@ -141,3 +141,33 @@ def test_frequencies_hold_on_average() -> None:
         by_kind[float(frequency[row])].append(visits[row])
     for expected, counts in by_kind.items():
         assert np.mean(counts) / 200 == pytest.approx(expected, rel=0.03)
+
+
+def test_each_pair_of_items_counts_alike_whatever_its_sample_has_beside() -> None:
+    source = Numbers(300, "abc", kind=lambda row: "ab" if row % 3 else "abc")
+    order = MapOrder(source, "abc", batch=8, seed=(0, 0))
+    visits = Counter(np.concatenate([epoch(order, number).ravel() for number in range(200)]).tolist())
+    assert set(visits) == set(range(300))
+    assert sum(visits.values()) == pytest.approx(200 * 300, rel=0.05), "as many visits as samples"
+    rich, poor = (np.mean([visits[row] for row in range(300) if (row % 3 == 0) == has_three]) for has_three in (1, 0))
+    assert rich == pytest.approx(3 * poor, rel=0.1), "of its loss each pair is a third"
+
+
+def test_pairs_that_teach_nothing_do_not_count() -> None:
+    source = Numbers(320, "abc", kind=lambda row: "ab" if row % 2 else "abc")
+    star = MapOrder(source, "abc", batch=8, seed=(0, 0), takes=lambda names: "a" in names and len(names) >= 2)
+    counts = {"".join(kind): count for kind, count in star.batches.items()}
+    assert counts == {"ab": 13, "abc": 26}
+
+
+def test_a_poor_kind_keeps_a_batch_and_the_visits_of_a_rich_sample_are_apart() -> None:
+    source = Numbers(8 + 9 + 200, "abc", kind=lambda row: "ab" if row < 8 else "abc" if row < 17 else "bc")
+    order = MapOrder(source, "abc", batch=8, seed=(0, 0))
+    assert order.batches["a", "b"] == 1
+    for number in range(20):
+        assert all(len(set(batch)) == 8 for batch in epoch(order, number))
+
+
+def test_samples_that_all_have_the_same_items_are_visited_once() -> None:
+    order = MapOrder(Numbers(64, "abc"), "abc", batch=8, seed=(0, 0))
+    assert sorted(epoch(order).ravel()) == list(range(64))
