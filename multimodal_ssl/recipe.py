@@ -12,11 +12,13 @@ from multimodal_ssl.binder import Binder
 from multimodal_ssl.checkpoint import load_tensors, save_tensors
 from multimodal_ssl.config import Config
 from multimodal_ssl.data import Supply, raw_items
+from multimodal_ssl.digests import digest
 from multimodal_ssl.encoder_config import LoraConfig
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.files import write_text
 from multimodal_ssl.plugins import Catalog
 from multimodal_ssl.tuning import add_lora, tune
+from multimodal_ssl.types import Encoder
 
 FORMAT = 3  # of a run folder
 
@@ -68,7 +70,8 @@ def start_encoders(binder: Binder, config: Config) -> None:
         if not one.start:
             continue
         run, item = one.start.run, one.start.item or name
-        theirs = read_recipe(run)["recipe"]["encoders"]
+        recipe = read_recipe(run)
+        theirs = recipe["recipe"]["encoders"]
         if item not in theirs:
             raise InputError(f"encoders.{name}.start: {run} has no encoder for {item!r}: {nearest(item, theirs)}")
         ours = json.loads(binder.recipe)["encoders"][name]
@@ -79,6 +82,8 @@ def start_encoders(binder: Binder, config: Config) -> None:
                     f"encoders.{name}.start: {item!r} of {run} has {what} {theirs[item][what]}, not {given}: give the "
                     "same here"
                 )
+        if theirs[item]["lora"] == ours["lora"]:  # which may be part of a description
+            _check_preparation(run, recipe, item, binder.encoder(name))
         state = load_tensors(run / "model.safetensors")
         prefix, head = f"encoders.{item}.", f"heads.{item}."
         taken = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
@@ -116,6 +121,8 @@ def load(run: Path | str, *, catalog: Catalog | None = None) -> Binder:
         raise InputError(f"{run / 'model.safetensors'} does not fit its binder.json: {error}") from error
     if binder.fingerprint() != recipe["fingerprint"]:
         raise InputError(f"{run / 'model.safetensors'} is not the file that was trained: its fingerprint differs")
+    for name in binder.encoders:
+        _check_preparation(run, recipe, name, binder.encoder(name))
     return binder.eval()
 
 
@@ -134,9 +141,31 @@ def save_binder(run: Path, binder: Binder, **about: Any) -> None:
         "version": version("multimodal-ssl"),
         "fingerprint": binder.fingerprint(),
         "recipe": json.loads(binder.recipe),
+        "preparation": {name: _preparation(binder.encoder(name)) for name in binder.encoders},
         **about,
     }
     write_text(run / "binder.json", json.dumps(recipe, indent=2))
+
+
+def _preparation(encoder: Encoder) -> dict[str, Any]:
+    """Return what tells the files that an encoder was made of from others, as far as it describes them."""
+    told = dict(encoder.describe())
+    versions = told.pop("versions", {})
+    return {"versions": versions, "digest": f"{digest(json.dumps(told, sort_keys=True)) % 2**64:016x}"}
+
+
+def _check_preparation(run: Path, recipe: Mapping[str, Any], name: str, encoder: Encoder) -> None:
+    """Raise InputError if the files of an encoder have changed since a run was trained.
+
+    Under other versions of its libraries nobody can tell: it is taken as it is.
+    """
+    before, now = recipe.get("preparation", {}).get(name), _preparation(encoder)
+    if before and before != now and before["versions"] == now["versions"]:
+        options = recipe["recipe"]["encoders"][name]["options"]
+        raise InputError(
+            f"the files of {options.get('model', name)!r} (tokenizer, processor or config of encoders.{name}) are no "
+            f"longer those that {run} was trained with: put them back, or train anew"
+        )
 
 
 def read_recipe(run: Path) -> dict[str, Any]:

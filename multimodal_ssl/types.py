@@ -245,12 +245,13 @@ class Encoder(nn.Module, ABC):
         """
         return ()
 
-    def describe(self) -> str:
-        """Tell what its features depend on beside its options and weights, such as files of a tokenizer and versions.
+    def describe(self) -> Mapping[str, Any]:
+        """Tell what its features depend on beside its options and weights, such as a tokenizer, as plain JSON.
 
-        What the cache kept is found again only if this is the same.
+        What the cache kept is found again only if this is the same. So is a run loaded; but if ``versions``, of the
+        libraries it uses by their names, are others, what else it tells may differ for that.
         """
-        return ""
+        return {}
 
     def collate(self, prepared: Sequence[Inputs]) -> Inputs:
         """Join prepared items into a batch; override it where their lengths differ."""

@@ -219,7 +219,10 @@ def open_store(binder: Binder, name: str, folder: Path | None) -> FeatureStore:
     encoder = binder.encoder(name)
     about = json.loads(binder.recipe)["encoders"][name]
     about = {what: about[what] for what in ("name", "options", "lora")}
-    about |= {"version": version("multimodal-ssl"), "preparation": digest(encoder.describe())}
+    about |= {
+        "version": version("multimodal-ssl"),
+        "preparation": digest(json.dumps(encoder.describe(), sort_keys=True)),
+    }
     width = encoder.width
     if isinstance(binder.heads[name], TokenHead):
         about, width = about | {"tokens": True}, encoder.token_width

@@ -114,8 +114,10 @@ class TorchaudioBundle(Encoder):
         hidden, frames = self.tower.extract_features(waves, lengths)
         return hidden[-1], frames
 
-    def describe(self) -> str:
-        return describe(torchaudio=torchaudio.__version__)  # of which are the rate, the norm and the sizes
+    def describe(self) -> dict[str, Any]:
+        return describe(
+            versions={"torchaudio": torchaudio.__version__}
+        )  # of which are the rate, the norm and the sizes
 
     @cached_property
     def _depth(self) -> Depth:

@@ -40,5 +40,5 @@ class ImageBindText(ImageBindEncoder):
     def forward(self, inputs: Inputs) -> Tensor:
         return self.tower(inputs["tokens"])
 
-    def describe(self) -> str:
-        return describe(open_clip=open_clip.__version__)  # of which is the tokenizer
+    def describe(self) -> dict[str, Any]:
+        return describe(versions={"open_clip": open_clip.__version__})  # of which is the tokenizer

@@ -82,8 +82,10 @@ class OpenClipImage(Encoder):
         pixels: Tensor = self.normalise(inputs.float().div_(255))
         return pixels
 
-    def describe(self) -> str:
-        return describe(open_clip=open_clip.__version__, config=self.config, preparation=asdict(self.preprocessing))
+    def describe(self) -> dict[str, Any]:
+        return describe(
+            versions={"open_clip": open_clip.__version__}, config=self.config, preparation=asdict(self.preprocessing)
+        )
 
     @cached_property
     def _depth(self) -> Depth:

@@ -74,8 +74,10 @@ class OpenClipText(Encoder):
     def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         return text_tokens(self.tower, inputs["tokens"])
 
-    def describe(self) -> str:
-        return describe(open_clip=open_clip.__version__, config=self.config, tokens=self.tokens.settings())
+    def describe(self) -> dict[str, Any]:
+        return describe(
+            versions={"open_clip": open_clip.__version__}, config=self.config, tokens=self.tokens.settings()
+        )
 
     @cached_property
     def _depth(self) -> Depth:

@@ -13,9 +13,10 @@ from typing import Any
 PLACES = ("_name_or_path", "name_or_path", "_commit_hash", "is_local", "local_files_only")
 
 
-def describe(**facts: Any) -> str:
-    """Return facts in one line of JSON, without the places of files; what JSON does not know is told by its repr."""
-    return json.dumps(_without_places(facts), sort_keys=True, default=repr)
+def describe(**facts: Any) -> dict[str, Any]:
+    """Return facts as plain JSON, without the places of files; what JSON does not know is told by its repr."""
+    plain: dict[str, Any] = json.loads(json.dumps(_without_places(facts), default=repr))
+    return plain
 
 
 def describe_tokenizer(tokenizer: Any) -> dict[str, Any]:

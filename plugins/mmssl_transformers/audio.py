@@ -179,7 +179,7 @@ class HuggingFaceAudio(Encoder):
         hold_statistics(self)
         return self
 
-    def describe(self) -> str:
+    def describe(self) -> dict[str, Any]:
         preparation = json.loads(self.extractor.to_json_string())
         return describe(**settings_of(self.tower), preparation=preparation, pooling=self.pooling)
 

@@ -140,7 +140,7 @@ class HuggingFaceImage(Encoder):
         hold_statistics(self)
         return self
 
-    def describe(self) -> str:
+    def describe(self) -> dict[str, Any]:
         preparation = json.loads(self.processor.to_json_string())
         return describe(**settings_of(self.tower), preparation=preparation, pooling=self.pooling)
 

@@ -89,7 +89,7 @@ class SentenceTransformersText(Encoder):
         given = {name: values for name, values in inputs.items() if name != "truncated"}
         return self.tower(**given).last_hidden_state, inputs["attention_mask"].bool()
 
-    def describe(self) -> str:
+    def describe(self) -> dict[str, Any]:
         return describe(
             **settings_of(self.tower), **self.tokens.settings(), prompt=self.prompt, skipped=self.skipped,
             pooling=self.pooling.modes, head=repr(self.head),

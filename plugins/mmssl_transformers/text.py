@@ -80,7 +80,7 @@ class HuggingFaceText(Encoder):
     def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         return self.tower(**_given(inputs)).last_hidden_state, inputs["attention_mask"].bool()
 
-    def describe(self) -> str:
+    def describe(self) -> dict[str, Any]:
         return describe(**settings_of(self.tower), **self.tokens.settings(), pooling=self.pooling)
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ class FramesEncoder(TokenEncoder):
         blocks = self.image.by_depth() or [self.image]
         return [*blocks, *([] if self.time is None else [self.time])]
 
-    def describe(self) -> str:
+    def describe(self) -> Mapping[str, Any]:
         """Tell what those of the image encoder depend on."""
         return self.image.describe()
 

@@ -22,7 +22,9 @@ import mmssl_transformers
 from mmssl_audio.bundle import TorchaudioBundle
 from mmssl_open_clip.tokens import Tokens
 from mmssl_pretrained.describe import describe, describe_tokenizer
-from multimodal_ssl import Catalog
+from multimodal_ssl import Binder, Catalog, InputError, load
+from multimodal_ssl.config import parse_config
+from multimodal_ssl.recipe import read_recipe, rebuild, save_binder, start_encoders
 
 from . import hf_sounds
 from .imagebind_checkpoints import SIZE
@@ -133,8 +135,8 @@ def test_the_same_files_elsewhere_describe_alike_before_and_after_use(folders, n
         encoder.prepare("a red fox " * 20)
     assert encoder.describe() == told
     assert encoder_of(name, shutil.copytree(folder, tmp_path / "copy")).describe() == told
-    assert str(folder) not in told
-    assert " at 0x" not in told
+    assert str(folder) not in json.dumps(told)
+    assert " at 0x" not in json.dumps(told)
 
 
 CHANGES = [
@@ -184,12 +186,12 @@ def test_tokenizers_without_a_backend_are_told_by_their_files(tmp_path):
     assert one.get_vocab() == other.get_vocab()
     told = [describe(tokenizer=describe_tokenizer(each)) for each in (one, same, other)]
     assert told[0] == told[1] != told[2]
-    assert str(tmp_path) not in told[0]
+    assert str(tmp_path) not in json.dumps(told[0])
 
 
 def test_other_words_of_clips_own_tokenizer_are_another_description():
     settings = [{}, {}, {"clean": "canonicalize"}, {"context_length": 60}, {"additional_special_tokens": ["<x>"]}]
-    told = [describe(**Tokens(open_clip.SimpleTokenizer(**one)).settings()) for one in settings]
+    told = [json.dumps(describe(**Tokens(open_clip.SimpleTokenizer(**one)).settings())) for one in settings]
     assert told[0] == told[1]
     assert len(set(told)) == 4
 
@@ -214,4 +216,60 @@ def test_the_version_of_the_library_is_told(folders, monkeypatch, name, library)
         encoder = encoder_of(name, folders(name))
     told = encoder.describe()
     monkeypatch.setattr(f"{library}.__version__", "0")
-    assert encoder.describe() != told
+    changed = encoder.describe()
+    assert set(changed.pop("versions").values()) == {"0"} != set(told.pop("versions").values())
+    assert changed.keys() == told.keys(), "nothing else tells of it"
+
+
+@pytest.fixture
+def run(folders, no_hub, tmp_path):
+    """Return a run whose text model lies in the folder beside it."""
+    folder = shutil.copytree(folders("hf-text"), tmp_path / "model")
+    options = {"model": str(folder), "pooling": "mean", "length": None}
+    one = {"name": "hf-text", "options": options, "head": "linear", "lora": None}
+    recipe = {"modalities": {"text": "text"}, "encoders": {"text": one}, "dim": 8}
+    known = Catalog.discover()
+    encoder = known.create("encoders", "hf-text", options=options)
+    binder = Binder(
+        {"text": encoder}, {"text": known.modality("text")}, dim=8, recipe=json.dumps(recipe, sort_keys=True)
+    )
+    (tmp_path / "run").mkdir()
+    save_binder(tmp_path / "run", binder, pairs=[])
+    return tmp_path / "run"
+
+
+def start_from(run):
+    one = read_recipe(run)["recipe"]["encoders"]["text"]
+    encoders = {"text": {"name": one["name"], **one["options"], "start": str(run)}}
+    values = {
+        "run": "elsewhere",
+        "sources": ["glyphs"],
+        "binder": {"dim": 8},
+        "encoders": encoders,
+        "train": {"steps": 1},
+    }
+    start_encoders(rebuild(run), parse_config(values))
+
+
+@pytest.mark.parametrize("begin", [load, start_from])
+def test_a_run_whose_tokenizer_has_changed_is_refused(run, begin):
+    begin(run)
+    change(run.parent / "model" / "tokenizer_config.json", do_lower_case=False)
+    with pytest.raises(
+        InputError, match=r"model' \(tokenizer, .* of encoders\.text\) are no longer those that .*run was"
+    ):
+        begin(run)
+
+
+def test_under_other_versions_nobody_can_tell_and_a_run_is_loaded(run, monkeypatch):
+    change(run.parent / "model" / "tokenizer_config.json", do_lower_case=False)
+    monkeypatch.setattr("mmssl_transformers.loading.transformers.__version__", "0")
+    load(run)
+
+
+def test_a_run_that_was_saved_before_this_was_told_is_loaded(run):
+    told = json.loads((run / "binder.json").read_text())
+    del told["preparation"]
+    (run / "binder.json").write_text(json.dumps(told))
+    change(run.parent / "model" / "tokenizer_config.json", do_lower_case=False)
+    load(run)

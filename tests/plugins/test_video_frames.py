@@ -155,8 +155,8 @@ def test_one_unfrozen_layer_is_what_happens_over_time() -> None:
 
 def test_what_the_image_encoder_depends_on_is_told() -> None:
     encoder = build()
-    encoder.image.describe = lambda: "its preprocessor"
-    assert encoder.describe() == "its preprocessor"
+    encoder.image.describe = lambda: {"its": "preprocessor"}
+    assert encoder.describe() == {"its": "preprocessor"}
 
 
 def test_hidden_pictures_are_not_seen(generator: torch.Generator) -> None:
