@@ -118,9 +118,9 @@ def main() -> None:
         f"steps. Measured on: {'; '.join(devices)}.\n",
         emerged(results),
         "## What missing items cost\n",
-        "All three items of a glyph are trained together; then half of the glyphs lack their outline. As many steps "
-        "are then two thirds of the pairs, and take nine tenths of the time. `pairs` weighs a pair that is met more "
-        "rarely more.\n",
+        "All three items of a glyph are trained together; then half of the glyphs lack their outline, and the others "
+        "come three times as often as they (see concepts.md). As many steps are then five sixths of the pairs. `pairs` "
+        "weighs a pair that is met more rarely more.\n",
         missing(results),
         "## Heads from the cache\n",
         speed(cached["speed"]) + "\nOn two cores. Alt texts and captions of openstax, through the same text model:\n",

@@ -42,6 +42,7 @@ class Binder(nn.Module):
             the encoder's width, ``transformer`` takes tokens in place of features, ``none`` takes the features as they
             are, ``adapter`` adds to them what it learns, ``teacher`` keeps them out of the space.
         recipe: what it was built from (JSON); part of the fingerprint, since preparation has options but no weights.
+        preparation: name of the items -> what else their encoder was made of; see recipe.py.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Binder(nn.Module):
         dim: int,
         heads: Mapping[str, Head] | None = None,
         recipe: str = "",
+        preparation: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         for name in encoders:
@@ -59,7 +61,7 @@ class Binder(nn.Module):
                 raise InputError(f"{name!r} can't be the name of items: use letters, digits and _, and not {name!r}")
         self.encoders = nn.ModuleDict(encoders)
         self.modalities = dict(modalities)
-        self.dim, self.recipe = dim, recipe
+        self.dim, self.recipe, self.preparation = dim, recipe, dict(preparation or {})
         self._fingerprint: tuple[Any, str] = None, ""  # of which state
         chosen = heads or {}
         self.teachers = frozenset(name for name, head in chosen.items() if head == "teacher")

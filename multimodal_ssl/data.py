@@ -178,7 +178,7 @@ class Feed(Dataset[Batch]):
         if not isinstance(source, MapSource) or not rows or self.previews or self.traits:
             return None
         found = source.columns(rows, ticket.names)
-        if not found or not all(0 < weight <= 1 for weight in found.weights):
+        if not found:
             return None
         inputs: dict[str, Inputs] = {}
         for place, name in enumerate(ticket.names):
@@ -203,8 +203,6 @@ class Feed(Dataset[Batch]):
             try:
                 sample = read_sample(self.supplies[ticket.supply], row)
                 key = sample.key
-                if not 0 < sample.weight <= 1:
-                    raise ValueError(f"its weight is {sample.weight}, not in (0, 1]")
                 items = {name: self.modalities[name].open(sample.items[name]) for name in ticket.names}
                 rng = None if self.seed is None else np.random.default_rng((self.seed, ticket.step, slot))
                 ready = {name: self.encoders[name].prepare(item, rng) for name, item in items.items()}
@@ -239,11 +237,15 @@ class Feed(Dataset[Batch]):
 
 
 def read_sample(supply: Supply, row: int | Sample) -> Sample:
-    """Return the sample of a row; one of a stream is given itself."""
+    """Return the sample of a row; one of a stream is given itself. Raises UnreadableError for a weight that is none."""
     if isinstance(row, Sample):
-        return row
-    assert isinstance(supply.source, MapSource)
-    return supply.source[row]
+        sample = row
+    else:
+        assert isinstance(supply.source, MapSource)
+        sample = supply.source[row]
+    if not 0 < sample.weight <= 1:
+        raise UnreadableError(sample.key, f"its weight is {sample.weight}, not in (0, 1]")
+    return sample
 
 
 def full_key(supplies: Sequence[Supply], supply: int, key: str) -> str:

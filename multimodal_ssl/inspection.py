@@ -28,6 +28,7 @@ from multimodal_ssl.recipe import adapt, build_binder
 from multimodal_ssl.remarks import remark
 from multimodal_ssl.report import peak_memory
 from multimodal_ssl.spread import Spread
+from multimodal_ssl.stream_order import Terms, count_pairs
 from multimodal_ssl.survey import Shown, Survey, survey
 from multimodal_ssl.training import count_steps
 from multimodal_ssl.types import Encoder, MapSource, Modality, Preview
@@ -114,6 +115,7 @@ def inspect_config(
         encoder_names={name: one.name for name, one in config.encoders.items()},
         train=config.train,
         apart=not objective.wants_groups,
+        terms=objective.terms,
         seed=config.seed,
         limit=limit,
         scan=scan,
@@ -142,6 +144,7 @@ def inspect_sources(
     encoder_names: Mapping[str, str] | None = None,
     train: TrainConfig | None = None,
     apart: bool = True,
+    terms: Terms = count_pairs,
     seed: int = 0,
     limit: int = LIMIT,
     scan: int = SCAN,
@@ -154,6 +157,7 @@ def inspect_sources(
         encoders: as training would begin with them; none: nothing is prepared.
         train: how they would be trained on; None: nothing is told of that but how groups meet in a usual batch.
         apart: whether training keeps samples of one group in different batches.
+        terms: of its objective (see `Objective.terms`).
         limit: samples of each source to decode.
         scan: samples of each source to read; all of them are compared.
         shown: samples of each source to draw.
@@ -180,7 +184,7 @@ def inspect_sources(
             )  # fmt: skip
     seconds["read"] = round(time.perf_counter() - began, 2)
     began = time.perf_counter()
-    plan, schedule = _schedule(supplies, train, batch=batch, seed=seed, apart=apart)
+    plan, schedule = _schedule(supplies, train, batch=batch, seed=seed, apart=apart, terms=terms)
     orders = [plan.orders.get(position) if plan else None for position in range(len(supplies))]
     facts = [tell(*one, apart=apart) for one in zip(labels, supplies, surveys[: len(supplies)], orders, strict=True)]
     held = surveys[len(supplies) :]
@@ -222,10 +226,11 @@ def inspect_sources(
 
 
 def _schedule(
-    supplies: Sequence[Supply], train: TrainConfig | None, *, batch: int, seed: int, apart: bool
+    supplies: Sequence[Supply], train: TrainConfig | None, *, batch: int, seed: int, apart: bool, terms: Terms
 ) -> tuple[Plan | None, Schedule | None]:
     try:
-        plan = Plan(supplies, batch=batch, seed=seed, apart=apart, by_length=train.by_length if train else None)
+        by_length = train.by_length if train else None
+        plan = Plan(supplies, batch=batch, seed=seed, terms=terms, apart=apart, by_length=by_length)
         steps = count_steps(plan, train) if train else None
     except InputError as error:
         nothing = [None for _ in supplies]

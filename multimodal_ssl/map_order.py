@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal_ssl.errors import InputError
-from multimodal_ssl.stream_order import Takes, takes_pairs
+from multimodal_ssl.stream_order import Terms, count_pairs
+from multimodal_ssl.turns import Turns
 from multimodal_ssl.types import Manifest, MapSource
 
 BUCKETS = 16  # of samples by length, where batches are to hold samples of like lengths
@@ -23,18 +23,20 @@ Kind = tuple[str, ...]
 class MapOrder:
     """The batches of a MapSource, epoch after epoch.
 
-    Samples are grouped by the items that they have, and each epoch shuffles within these kinds and among the batches,
-    which are all full: the remainder of a kind is another one in each epoch. If apart, samples of one group are dealt
-    to different batches, as evenly as can be where they are more than the batches. If by_length names an item, a batch
-    holds samples in which that is of like length.
+    Samples are grouped by the items that they have, and a kind goes through its own again and again, each time in
+    another order. Batches are all full: the remainder is another one each time. If apart, samples of one group are
+    dealt to different batches, as evenly as can be where they are more than the batches. If by_length names an item, a
+    batch holds samples in which that is of like length.
 
-    Where samples have different items, each pair of items counts alike: an objective is the mean over the pairs of its
-    batch, so an epoch visits a sample as often as it has pairs, relative to the mean of all. It makes no more visits
-    than there are samples.
+    Kinds take turns: at each step the one that is furthest behind its share, which is that of its samples times the
+    terms of its loss. As the loss of a batch is the mean of its terms, each term of each sample counts alike: of pairs
+    with a third item that not all samples have, for example, each pair of the data. Where the source tells how often
+    samples are visited, shares are by that alone.
 
     Attributes:
         kinds: the rows by their items.
-        per_epoch: number of batches.
+        batches: their numbers in which a kind goes through its samples.
+        per_epoch: the sum of these: in so many batches as many samples are visited as there are.
         left_out: number of samples that no batch can hold, since too few others have those of their items that teach.
     """
 
@@ -45,21 +47,20 @@ class MapOrder:
         *,
         batch: int,
         seed: Sequence[int],
-        takes: Takes = takes_pairs,
+        terms: Terms = count_pairs,
         apart: bool = True,
         by_length: str | None = None,
     ) -> None:
         manifest = source.manifest()
-        found = {kind: rows for kind, rows in kinds_of(source, manifest, names).items() if takes(kind)}
+        found = {kind: rows for kind, rows in kinds_of(source, manifest, names).items() if terms(kind)}
         self._frequency = np.ones(len(source)) if manifest.frequency is None else manifest.frequency.astype(np.float64)
-        self.kinds, self.left_out = _fill(found, batch, self._frequency, takes)
+        self.kinds, self.left_out = _fill(found, batch, self._frequency, terms)
         if not self.kinds:
             raise InputError(
                 f"a batch of {batch} is larger than the data: source {seed[-1]} has {len(source)} samples, "
                 f"{sum(map(len, found.values()))} of them with two or more of {', '.join(names)}; "
                 "lower train.batch or add data"
             )
-        self._frequency = _by_pairs(self.kinds, self._frequency, batch, takes)
         self.seed, self.batch = tuple(seed), batch
         known = manifest.group if apart else None
         self._group = np.arange(len(source)) if known is None else known
@@ -68,26 +69,27 @@ class MapOrder:
             self._length = manifest.length.T[list(source.modalities).index(by_length)]
         self.batches = {kind: _visits(self._frequency[rows]) // batch for kind, rows in self.kinds.items()}
         self.per_epoch = sum(self.batches.values())
-        self._epoch = -1
-        self._plan: list[tuple[Kind, Rows]] = []
+        told = manifest.frequency is not None
+        weights = [_visits(self._frequency[rows]) * (1 if told else terms(kind)) for kind, rows in self.kinds.items()]
+        self._turns = Turns(np.array(weights) / sum(weights))
+        self._shuffled: dict[Kind, tuple[int, Sequence[Rows]]] = {}
 
     def __getitem__(self, n: int) -> tuple[Kind, list[int]]:
-        epoch, position = divmod(n, self.per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._plan = epoch, self._shuffle(np.random.default_rng((*self.seed, epoch)))
-        kind, rows = self._plan[position]
-        return kind, rows.tolist()
+        place, count = self._turns[n]
+        kind = list(self.kinds)[place]
+        epoch, position = divmod(count, self.batches[kind])
+        if self._shuffled.get(kind, (-1,))[0] != epoch:
+            self._shuffled[kind] = epoch, self._shuffle(kind, np.random.default_rng((*self.seed, epoch, place)))
+        return kind, self._shuffled[kind][1][position].tolist()
 
-    def _shuffle(self, rng: np.random.Generator) -> list[tuple[Kind, Rows]]:
-        plan: list[tuple[Kind, Rows]] = []
-        for kind, count in self.batches.items():
-            rows = _draw(rng.permutation(self.kinds[kind]), self._frequency, rng)[: count * self.batch]
-            parts = [rows]
-            if self._length is not None:
-                rows = rows[np.argsort(self._length[rows], kind="stable")]
-                parts = [part.ravel() for part in np.array_split(rows.reshape(count, self.batch), min(BUCKETS, count))]
-            for part in parts:
-                plan += [(kind, one) for one in deal(part, self._group, len(part) // self.batch, rng)]
+    def _shuffle(self, kind: Kind, rng: np.random.Generator) -> Sequence[Rows]:
+        count = self.batches[kind]
+        rows = _draw(rng.permutation(self.kinds[kind]), self._frequency, rng)[: count * self.batch]
+        parts = [rows]
+        if self._length is not None:
+            rows = rows[np.argsort(self._length[rows], kind="stable")]
+            parts = [part.ravel() for part in np.array_split(rows.reshape(count, self.batch), min(BUCKETS, count))]
+        plan = [one for part in parts for one in deal(part, self._group, len(part) // self.batch, rng)]
         return [plan[i] for i in rng.permutation(len(plan))]
 
 
@@ -133,22 +135,6 @@ def _visits(frequency: NDArray[np.float64]) -> int:
     return int(frequency.sum() + 1e-6)
 
 
-def _by_pairs(
-    kinds: Mapping[Kind, Rows], frequency: NDArray[np.float64], batch: int, takes: Takes
-) -> NDArray[np.float64]:
-    """Return frequencies in proportion to the pairs of a kind, with as many visits in all, a batch of each at least."""
-    visits = {kind: frequency[rows].sum() for kind, rows in kinds.items()}
-    pairs = {kind: sum(map(takes, itertools.combinations(kind, 2))) or 1 for kind in kinds}
-    mean = sum(visits[kind] * pairs[kind] for kind in kinds) / sum(visits.values())
-    frequency = frequency.copy()
-    for kind, rows in kinds.items():
-        often = max(pairs[kind] / mean, batch / visits[kind])
-        if often * visits[kind] < math.ceil(often) * batch:  # too few batches to keep the visits of a sample apart
-            often = math.floor(often)
-        frequency[rows] *= often
-    return frequency
-
-
 def _draw(rows: Rows, frequency: NDArray[np.float64], rng: np.random.Generator) -> Rows:
     """Return shuffled rows as often as their frequency tells, by systematic sampling."""
     often = frequency[rows]
@@ -160,7 +146,7 @@ def _draw(rows: Rows, frequency: NDArray[np.float64], rng: np.random.Generator) 
 
 
 def _fill(
-    kinds: Mapping[Kind, Rows], batch: int, frequency: NDArray[np.float64], takes: Takes
+    kinds: Mapping[Kind, Rows], batch: int, frequency: NDArray[np.float64], terms: Terms
 ) -> tuple[dict[Kind, Rows], int]:
     """Return kinds of a batch or more, and how many samples are in none of them.
 
@@ -179,7 +165,7 @@ def _fill(
     while homeless:
         pairs: Counter[Kind] = Counter()
         for kind in homeless:
-            pairs.update({pair: often[kind] for pair in itertools.combinations(kind, 2) if takes(pair)})
+            pairs.update({pair: often[kind] for pair in itertools.combinations(kind, 2) if terms(pair)})
         pair, count = max(pairs.items(), key=lambda one: (one[1], one[0]), default=((), 0))
         if count < batch:
             break

@@ -99,7 +99,7 @@ def fit(config: Config, *, resume: bool = False, catalog: Catalog | None = None)
     if process.is_main_process:
         trust.save(config.run / "trust.parquet")
         pairs = trained_pairs(supplies, config.encoders)
-        save_binder(config.run, binder, pairs=[pair for pair in pairs if objective.takes(pair)])
+        save_binder(config.run, binder, pairs=[pair for pair in pairs if objective.terms(pair)])
         save_card(config.run)
     process.wait_for_everyone()
     return binder.eval()
@@ -110,7 +110,7 @@ def open_objective(config: Config, supplies: Sequence[Supply], catalog: Catalog)
     pairs = trained_pairs(supplies, config.encoders)
     objective: Objective = catalog.create("objectives", config.objective.name, pairs, options=config.objective.options)
     for position, supply in enumerate(supplies):
-        if not objective.takes(supply.names):
+        if not objective.terms(supply.names):
             raise InputError(
                 f"sources.{position}: the objective {config.objective.name!r} learns nothing from "
                 f"{', '.join(supply.names)}: leave the source out, or take another objective"
@@ -144,7 +144,7 @@ def make_plan(config: Config, supplies: Sequence[Supply], objective: Objective) 
         supplies,
         batch=config.train.batch,
         seed=config.seed,
-        takes=objective.takes,
+        terms=objective.terms,
         apart=not objective.wants_groups,
         by_length=config.train.by_length,
         shuffle_buffer=config.train.shuffle_buffer,

@@ -10,7 +10,8 @@ import numpy as np
 from multimodal_ssl.data import Supply, Ticket
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.map_order import MapOrder, kinds_of
-from multimodal_ssl.stream_order import START, Cursor, Takes, stream_batches, takes_pairs
+from multimodal_ssl.stream_order import START, Cursor, Terms, count_pairs, stream_batches
+from multimodal_ssl.turns import Turns
 from multimodal_ssl.types import MapSource, Sample
 
 
@@ -21,7 +22,7 @@ class Plan:
     can't fill a batch.
 
     Args:
-        takes: of names, whether a batch with these items teaches anything.
+        terms: of names, of how many losses that of a batch with these items is the mean; 0: it teaches nothing.
         apart: keep samples of one group in different batches (see `MapOrder`).
         by_length: name of the items that are of like length in a batch.
         shuffle_buffer: samples of a stream that are shuffled among themselves.
@@ -37,20 +38,20 @@ class Plan:
         *,
         batch: int,
         seed: int,
-        takes: Takes = takes_pairs,
+        terms: Terms = count_pairs,
         apart: bool = True,
         by_length: str | None = None,
         shuffle_buffer: int = 4096,
     ) -> None:
         self.supplies, self.batch, self.seed, self.shuffle_buffer = supplies, batch, seed, shuffle_buffer
-        self.takes = takes
+        self.terms = terms
         self.orders = {
             position: MapOrder(
                 one.source,
                 one.names,
                 batch=batch,
                 seed=(seed, position),
-                takes=takes,
+                terms=terms,
                 apart=apart,
                 by_length=by_length,
             )
@@ -80,22 +81,21 @@ class Plan:
                 batch=self.batch,
                 seed=(self.seed, position),
                 buffer=self.shuffle_buffer,
-                takes=self.takes,
+                terms=self.terms,
                 cursor=START if cursors is None else cursors.get(position, START),
             )
             for position, one in enumerate(self.supplies)
             if position not in self.orders
         }
-        drawn = np.zeros(len(self.supplies), np.int64)
+        turns = Turns(self._shares)
         for step in range(stop):
-            turn = int(np.argmax(self._shares * (step + 1) - drawn))
+            turn, drawn = turns[step]
             cursor: Cursor | None = None
             rows: Sequence[int | Sample] = []
             if turn in streams and (step >= start or cursors is None):
                 names, rows, cursor = next(streams[turn])
             elif step >= start:
-                names, rows = self.orders[turn][int(drawn[turn])]
-            drawn[turn] += 1
+                names, rows = self.orders[turn][drawn]
             if step >= start:
                 yield Ticket(step, turn, names, rows[rank::world], range(rank, len(rows), world), cursor)
 

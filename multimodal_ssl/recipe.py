@@ -82,8 +82,7 @@ def start_encoders(binder: Binder, config: Config) -> None:
                     f"encoders.{name}.start: {item!r} of {run} has {what} {theirs[item][what]}, not {given}: give the "
                     "same here"
                 )
-        if theirs[item]["lora"] == ours["lora"]:  # which may be part of a description
-            _check_preparation(run, recipe, item, binder.encoder(name))
+        _check_preparation(run, recipe, item, binder.preparation.get(name))
         state = load_tensors(run / "model.safetensors")
         prefix, head = f"encoders.{item}.", f"heads.{item}."
         taken = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
@@ -121,8 +120,8 @@ def load(run: Path | str, *, catalog: Catalog | None = None) -> Binder:
         raise InputError(f"{run / 'model.safetensors'} does not fit its binder.json: {error}") from error
     if binder.fingerprint() != recipe["fingerprint"]:
         raise InputError(f"{run / 'model.safetensors'} is not the file that was trained: its fingerprint differs")
-    for name in binder.encoders:
-        _check_preparation(run, recipe, name, binder.encoder(name))
+    for name, told in binder.preparation.items():
+        _check_preparation(run, recipe, name, told)
     return binder.eval()
 
 
@@ -141,7 +140,7 @@ def save_binder(run: Path, binder: Binder, **about: Any) -> None:
         "version": version("multimodal-ssl"),
         "fingerprint": binder.fingerprint(),
         "recipe": json.loads(binder.recipe),
-        "preparation": {name: _preparation(binder.encoder(name)) for name in binder.encoders},
+        "preparation": binder.preparation,
         **about,
     }
     write_text(run / "binder.json", json.dumps(recipe, indent=2))
@@ -150,17 +149,17 @@ def save_binder(run: Path, binder: Binder, **about: Any) -> None:
 def _preparation(encoder: Encoder) -> dict[str, Any]:
     """Return what tells the files that an encoder was made of from others, as far as it describes them."""
     told = dict(encoder.describe())
-    versions = told.pop("versions", {})
+    versions = {"multimodal_ssl": version("multimodal-ssl"), **told.pop("versions", {})}
     return {"versions": versions, "digest": f"{digest(json.dumps(told, sort_keys=True)) % 2**64:016x}"}
 
 
-def _check_preparation(run: Path, recipe: Mapping[str, Any], name: str, encoder: Encoder) -> None:
+def _check_preparation(run: Path, recipe: Mapping[str, Any], name: str, now: Mapping[str, Any] | None) -> None:
     """Raise InputError if the files of an encoder have changed since a run was trained.
 
     Under other versions of its libraries nobody can tell: it is taken as it is.
     """
-    before, now = recipe.get("preparation", {}).get(name), _preparation(encoder)
-    if before and before != now and before["versions"] == now["versions"]:
+    before = recipe.get("preparation", {}).get(name)
+    if before and now and before != now and before["versions"] == now["versions"]:
         options = recipe["recipe"]["encoders"][name]["options"]
         raise InputError(
             f"the files of {options.get('model', name)!r} (tokenizer, processor or config of encoders.{name}) are no "
@@ -194,7 +193,7 @@ def _from_recipe(recipe: Mapping[str, Any], catalog: Catalog) -> Binder:
         name: catalog.create("encoders", given[name]["name"], options=given[name]["options"]) for name in sorted(given)
     }
     encoders = {name: made[name] for name in given}
-    kinds = dict(recipe["modalities"])
+    kinds, preparation = dict(recipe["modalities"]), dict[str, Any]()
     for name, encoder in encoders.items():
         # What learns nothing, such as the text tower of a space that others are bound to, may stand in no source.
         kind = kinds.setdefault(name, encoder.modality)
@@ -203,9 +202,10 @@ def _from_recipe(recipe: Mapping[str, Any], catalog: Catalog) -> Binder:
                 f"encoders.{name}: {recipe['encoders'][name]['name']!r} takes {encoder.modality!r}, "
                 f"but {name!r} is {kind!r}"
             )
+        preparation[name] = _preparation(encoder)  # before it is tuned
         if (lora := recipe["encoders"][name]["lora"]) is not None:
             add_lora(name, encoder, LoraConfig(**lora))
     modalities = {name: catalog.modality(kind) for name, kind in kinds.items()}
     heads = {name: one["head"] for name, one in recipe["encoders"].items()}
     text = json.dumps({**recipe, "modalities": kinds}, sort_keys=True, default=str)
-    return Binder(encoders, modalities, dim=recipe["dim"], heads=heads, recipe=text)
+    return Binder(encoders, modalities, dim=recipe["dim"], heads=heads, recipe=text, preparation=preparation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from multimodal_ssl.types import PairingSource, Sample
 
 OPEN = 8  # shards that are read in turns, so that a block holds samples of several
 
-Takes = Callable[[Collection[str]], bool]
+Terms = Callable[[Collection[str]], int]
 Place = tuple[int, int]  # a shard, and the position of a sample in it
 Found = tuple[Place, Sample]
 
@@ -48,9 +49,9 @@ class Cursor(NamedTuple):
 START = Cursor(0, 0, (), (), 0, 0)
 
 
-def takes_pairs(names: Collection[str]) -> bool:
-    """Tell whether a sample with these items is a pair, or more."""
-    return len(names) >= 2
+def count_pairs(names: Collection[str]) -> int:
+    """Return how many pairs a sample with these items has."""
+    return math.comb(len(names), 2)
 
 
 def stream_batches(
@@ -60,7 +61,7 @@ def stream_batches(
     batch: int,
     seed: Sequence[int],
     buffer: int,
-    takes: Takes = takes_pairs,
+    terms: Terms = count_pairs,
     cursor: Cursor = START,
 ) -> Iterator[tuple[tuple[str, ...], list[Sample], Cursor]]:
     """Yield names and samples of each batch, and the cursor that comes after it, epoch after epoch.
@@ -75,7 +76,7 @@ def stream_batches(
     skip = cursor.emitted
     while True:
         whole, usable = cursor.opened == 0, 0
-        shards = _Shards(source, names, takes, cursor, seed)
+        shards = _Shards(source, names, terms, cursor, seed)
         block = shards.take(buffer)
         while block:
             waiting = tuple(place for some in pending.values() for place, _ in some)
@@ -108,9 +109,9 @@ class _Shards:
     """The usable samples of one epoch, a few shards being read in turns."""
 
     def __init__(
-        self, source: PairingSource, names: Sequence[str], takes: Takes, cursor: Cursor, seed: Sequence[int]
+        self, source: PairingSource, names: Sequence[str], terms: Terms, cursor: Cursor, seed: Sequence[int]
     ) -> None:
-        self.source, self.names, self.takes = source, names, takes
+        self.source, self.names, self.terms = source, names, terms
         self.epoch, self.block = cursor.epoch, cursor.block
         self._order = np.random.default_rng((*seed, cursor.epoch, 0)).permutation(source.num_shards).tolist()
         self._opened = cursor.opened
@@ -144,7 +145,7 @@ class _Shards:
 
     def _read(self, shard: int, start: int) -> Iterator[Found]:
         for position, sample in enumerate(self.source.read(shard, start), start):
-            if self.takes(_kind(sample, self.names)):
+            if self.terms(_kind(sample, self.names)):
                 yield (shard, position), sample
 
 

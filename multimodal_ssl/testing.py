@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multimodal_ssl.data import Feed, Supply, batches
+from multimodal_ssl.data import Feed, Supply, attempt, batches
 from multimodal_ssl.digests import raw_digest
 from multimodal_ssl.errors import UnreadableError
 from multimodal_ssl.plan import Plan
@@ -59,6 +59,7 @@ def check_encoder(encoder: Encoder, items: Sequence[Any]) -> None:
     assert isinstance(encoder.modality, str), "modality must be the name of a registered modality"
     encoder.adapt(items)
     encoder.eval()
+    told = encoder.describe()
     prepared = [encoder.prepare(item) for item in items]
     for one, item in zip(prepared, items, strict=True):
         assert _equal(one, encoder.prepare(item)), "prepare without rng must give the same tensors every time"
@@ -72,6 +73,9 @@ def check_encoder(encoder: Encoder, items: Sequence[Any]) -> None:
         )
         assert torch.isfinite(features).all(), "features must be finite"
         assert torch.equal(features, encoder(inputs)), "in eval mode the same inputs must give the same features"
+        assert json.loads(json.dumps(encoder.describe())) == told == encoder.describe(), (
+            "describe must tell JSON, always"
+        )
         alone = torch.cat([encoder(encoder.collate([one])) for one in prepared])
         torch.testing.assert_close(
             alone, features, rtol=1e-3, atol=1e-4, msg="features depend on what else is in the batch"
@@ -106,6 +110,7 @@ def check_pairing_source(source: PairingSource, *, limit: int = 200) -> None:
     assert again == keys, "iterating twice gives different orders"
     if isinstance(source, MapSource):
         _check_manifest(source, samples)
+        _check_columns(source, limit)
     else:
         shards = itertools.chain.from_iterable(source.read(shard, 0) for shard in range(source.num_shards))
         assert [sample.key for sample in itertools.islice(shards, limit)] == keys, "shards are not what iter() yields"
@@ -172,6 +177,19 @@ class _Digests(Encoder):
 
 def _same(item: Any) -> Any:
     return item
+
+
+def _check_columns(source: MapSource, limit: int) -> None:
+    read = [(row, one) for row, one in itertools.islice(attempt(source), limit) if isinstance(one, Sample)]
+    names = tuple(read[0][1].items)
+    alike = [(row, one) for row, one in read if tuple(one.items) == names]
+    if found := source.columns([row for row, _ in alike], names):
+        assert list(found.keys) == [one.key for _, one in alike], "columns gives other keys than source[row]"
+        assert list(found.groups) == [one.group for _, one in alike], "columns gives other groups than source[row]"
+        assert list(found.weights) == [one.weight for _, one in alike], "columns gives other weights than source[row]"
+        for name in names:
+            for item, (_, one) in zip(found.items[name], alike, strict=True):
+                assert np.array_equal(item, one.items[name]), f"columns gives another {name} than source[row]"
 
 
 def _check_manifest(source: MapSource, samples: Sequence[Sample]) -> None:

@@ -144,7 +144,7 @@ class Columns(NamedTuple):
 
     Attributes:
         keys, groups, weights: of the samples.
-        items: name -> raw items, the rows of an array [B, ...].
+        items: name -> raw items, as `Modality.load` returns them, the rows of an array [B, ...].
     """
 
     keys: Sequence[str]
@@ -334,9 +334,12 @@ class Objective(nn.Module, ABC):
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
         """Compare unit vectors, modality -> [B, D]; weight [B]; group [B] (int64, equal means same group)."""
 
-    def takes(self, names: Collection[str]) -> bool:
-        """Tell whether a batch with these items teaches anything; training plans no others."""
-        return len(names) >= 2
+    def terms(self, names: Collection[str]) -> int:
+        """Return of how many losses that of a batch with these items is the mean; 0: it teaches nothing.
+
+        Training plans no batches that teach nothing, and more of those that are the mean of more.
+        """
+        return int(len(names) >= 2)
 
     def loss_at_chance(self, batch: int) -> float | None:
         """Return the loss of views that say nothing of each other, if it is known: training warns of it."""

@@ -136,7 +136,7 @@ def test_an_item_that_can_not_be_read_is_told_under_the_key_of_its_sample() -> N
 def test_a_weight_that_is_not_above_0_and_at_most_1_makes_a_sample_unreadable() -> None:
     (batch,) = read(Numbers(6, weights={0: math.nan, 1: -1.0, 2: 0.0, 3: 2.0, 4: 0.5}), batch=6, stop=1)
     assert dict(batch.unreadable) == {
-        str(index): f"ValueError: its weight is {weight}, not in (0, 1]"
+        str(index): f"its weight is {weight}, not in (0, 1]"
         for index, weight in enumerate(("nan", "-1.0", "0.0", "2.0"))
     }
     assert dict(zip(batch.keys, batch.weight.tolist(), strict=True)) == {"4": 0.5, "5": 1.0}

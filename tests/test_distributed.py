@@ -89,7 +89,8 @@ def test_two_processes_and_one_agree_at_each_step_though_their_parts_differ_in_s
 
 def test_two_processes_record_each_unreadable_sample_once(alone: Path, together: Path) -> None:
     one, two = (Counter(line["key"] for line in read_rows(run)) for run in (alone, together / "toys"))
-    assert one == two == Counter(["0/3", "0/4", "0/5", "0/20", "0/21", "1/line 6", "1/line 7"])
+    # In so few steps 0/3, which has fewer items, is not visited.
+    assert one == two == Counter(["0/4", "0/5", "0/20", "0/21", "1/line 6", "1/line 7"])
 
 
 def test_dropout_differs_between_processes_steps_and_calls(together: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from multimodal_ssl.map_order import MapOrder, deal
+from multimodal_ssl.turns import Turns
 from multimodal_ssl.types import Manifest
 
 from .toys import Numbers
@@ -23,8 +24,8 @@ many = settings(max_examples=200, deadline=None, derandomize=True)
 class Known(Numbers):
     """Numbers of which a manifest knows more."""
 
-    def __init__(self, count: int, **known: Any) -> None:
-        super().__init__(count)
+    def __init__(self, count: int, names: str = "ab", *, kind: Any = None, **known: Any) -> None:
+        super().__init__(count, names, kind=kind)
         self.known = known
 
     def manifest(self) -> Manifest:
@@ -153,19 +154,45 @@ def test_each_pair_of_items_counts_alike_whatever_its_sample_has_beside() -> Non
     assert rich == pytest.approx(3 * poor, rel=0.1), "of its loss each pair is a third"
 
 
-def test_pairs_that_teach_nothing_do_not_count() -> None:
+def test_terms_of_the_objective_are_what_counts() -> None:
     source = Numbers(320, "abc", kind=lambda row: "ab" if row % 2 else "abc")
-    star = MapOrder(source, "abc", batch=8, seed=(0, 0), takes=lambda names: "a" in names and len(names) >= 2)
-    counts = {"".join(kind): count for kind, count in star.batches.items()}
-    assert counts == {"ab": 13, "abc": 26}
+    for terms, share in ((lambda names: len(names) - 1, 2 / 3), (lambda _: 1, 1 / 2)):
+        order = MapOrder(source, "abc", batch=8, seed=(0, 0), terms=terms)
+        kinds = Counter(order[n][0] for n in range(60))
+        assert kinds["a", "b", "c"] == 60 * share
 
 
-def test_a_poor_kind_keeps_a_batch_and_the_visits_of_a_rich_sample_are_apart() -> None:
-    source = Numbers(8 + 9 + 200, "abc", kind=lambda row: "ab" if row < 8 else "abc" if row < 17 else "bc")
+def test_where_the_source_says_how_often_samples_are_visited_nothing_else_counts() -> None:
+    frequency = np.array([0.5, 1.5], np.float32).repeat(160)
+    source = Known(320, names="abc", kind=lambda row: "abc" if row < 160 else "ab", frequency=frequency)
     order = MapOrder(source, "abc", batch=8, seed=(0, 0))
-    assert order.batches["a", "b"] == 1
-    for number in range(20):
-        assert all(len(set(batch)) == 8 for batch in epoch(order, number))
+    assert Counter(order[n][0] for n in range(60)) == {("a", "b", "c"): 15, ("a", "b"): 45}
+
+
+@pytest.mark.parametrize("poor", [8, 9, 15, 16, 23, 100])
+@pytest.mark.parametrize("by_length", [None, "a"])
+def test_a_kind_goes_through_its_samples_again_and_again_however_few_they_are(poor: int, by_length: str | None) -> None:
+    count = poor + 9 + 200
+    lengths = np.arange(count, dtype=np.float32).repeat(3).reshape(count, 3)
+    group = np.arange(count)
+    source = Known(count, names="abc", kind=lambda row: "ab" if row < poor else "abc", length=lengths, group=group)
+    order = MapOrder(source, "abc", batch=8, seed=(0, 0), by_length=by_length)
+    visits: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for n in range(10 * order.per_epoch):
+        kind, rows = order[n]
+        assert len(set(rows)) == 8, "a sample is in a batch once"
+        visits[kind] += rows
+    for kind, rows in visits.items():
+        turn = order.batches[kind] * 8
+        assert all(len({*rows[start : start + turn]}) == turn for start in range(0, len(rows) - turn + 1, turn))
+
+
+def test_turns_are_those_of_the_step_however_one_came_to_it() -> None:
+    turns = Turns(np.array([0.5, 0.3, 0.2]))
+    found = [turns[step] for step in range(50)]
+    assert Counter(turn for turn, _ in found) == {0: 25, 1: 15, 2: 10}
+    assert [had for turn, had in found if turn == 1] == list(range(15))
+    assert [turns[step] for step in (49, 3, 4, 4, 20)] == [found[step] for step in (49, 3, 4, 4, 20)]
 
 
 def test_samples_that_all_have_the_same_items_are_visited_once() -> None:

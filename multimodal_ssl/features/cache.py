@@ -86,12 +86,13 @@ class Look(Dataset[Found]):
         prepared: dict[tuple[str, bool], dict[int, Inputs]] = {}
         for row in ticket.rows:
             key = f"row {row}" if isinstance(row, int) else row.key
+            sample = None
             try:
                 sample = read_sample(self.supplies[ticket.supply], row)
                 key = sample.key
                 views = {name: self._views(name, sample.items[name]) for name in names}
             except UnreadableError as error:
-                found.unreadable.append((key, error.reason))
+                found.unreadable.append((key if sample else error.key, error.reason))
                 continue
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one sample, it is recorded and left out
                 found.unreadable.append((key, f"{type(error).__name__}: {error}"))

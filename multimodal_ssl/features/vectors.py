@@ -69,9 +69,10 @@ class Vectors(Encoder):
     def prepare_rows(
         self, items: NDArray[Any], slots: Sequence[int], rng: np.random.Generator | None = None
     ) -> Inputs | None:
-        """Return vectors [B, F] of views [B, V, F]: the first, or with an rng any."""
-        if items.shape[-1] != self.width or items.ndim != 3 or not np.isfinite(items).all():
+        """Return vectors [B, F] of these, or of views [B, V, F]: the first, or with an rng any."""
+        if items.shape[-1] != self.width or not np.isfinite(items).all():
             return None  # which of them is wrong is told where they are prepared one by one
+        items = items.astype(np.float32, copy=False).reshape(len(items), -1, self.width)
         count = items.shape[1]
         views = 0 if rng is None or count == 1 else rng.integers(count, size=max(slots) + 1)[slots]
         return torch.from_numpy(items[np.arange(len(items)), views])

@@ -23,8 +23,8 @@ class Anchor(Objective):
         self.inner, self.anchor = inner, anchor
         self.trusts, self.wants_groups = inner.trusts, inner.wants_groups
 
-    def takes(self, names: Collection[str]) -> bool:
-        return self.anchor in names and self.inner.takes(names)
+    def terms(self, names: Collection[str]) -> int:
+        return self.inner.terms(names) if self.anchor in names else 0
 
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
         return self.inner(views, weight, group)
@@ -57,8 +57,8 @@ class Balanced(Objective):
         self.register_buffer("met", torch.zeros(len(pairs), dtype=torch.float64))
         self.register_buffer("batches", torch.zeros((), dtype=torch.float64))
 
-    def takes(self, names: Collection[str]) -> bool:
-        return any(a in names and b in names for a, b in self.pairs)
+    def terms(self, names: Collection[str]) -> int:
+        return int(any(a in names and b in names for a, b in self.pairs))  # it weighs them itself
 
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
         present = [place for place, (a, b) in enumerate(self.pairs) if a in views and b in views]
@@ -88,6 +88,9 @@ class Centroid(Objective):
         assert isinstance(first, Objective), "nn.ModuleDict forgets the type"
         self.trusts, self.wants_groups, self.chance = first.trusts, first.wants_groups, first.loss_at_chance
 
+    def terms(self, names: Collection[str]) -> int:
+        return len(names) if len(names) >= 2 else 0
+
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
         total = torch.stack(list(views.values())).sum(0)
         found = [
@@ -113,8 +116,8 @@ class Matryoshka(Objective):
         self.inner, self.widths = inner, tuple(widths)
         self.trusts, self.wants_groups = inner.trusts, inner.wants_groups
 
-    def takes(self, names: Collection[str]) -> bool:
-        return self.inner.takes(names)
+    def terms(self, names: Collection[str]) -> int:
+        return self.inner.terms(names)
 
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
         whole: Alignment = self.inner(views, weight, group)

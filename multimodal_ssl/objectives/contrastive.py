@@ -123,8 +123,8 @@ class Pairwise(Objective):
     def align(self, pair: str, a: Tensor, b: Tensor, same: Tensor, weight: Tensor) -> Alignment:
         """Compare the views a, b [B, D] of one pair, named "first-second"."""
 
-    def takes(self, names: Collection[str]) -> bool:
-        return any(first in names and second in names for first, second in self.pairs)
+    def terms(self, names: Collection[str]) -> int:
+        return sum(first in names and second in names for first, second in self.pairs)
 
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
         same = group[:, None] == group[None, :]

@@ -166,8 +166,8 @@ class Gram(Objective):
         self.log_scale = nn.ParameterDict({str(k): nn.Parameter(scale.clone()) for k in range(2, most + 1)})
         self.log_scale.requires_grad_(learn_temperature)
 
-    def takes(self, names: Collection[str]) -> bool:
-        return self.anchor in names and len(names) >= 2
+    def terms(self, names: Collection[str]) -> int:
+        return int(self.anchor in names and len(names) >= 2)
 
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
         others = [view for name, view in views.items() if name != self.anchor]

@@ -47,8 +47,8 @@ class Distil(Objective):
         self.log_scale = nn.ParameterDict({f"{a}-{b}": nn.Parameter(start.clone()) for a, b in pairs})
         self.trusts, self.wants_groups = inner.trusts, inner.wants_groups
 
-    def takes(self, names: Collection[str]) -> bool:
-        return self.inner.takes([name for name in names if name not in self.teachers.values()])
+    def terms(self, names: Collection[str]) -> int:
+        return self.inner.terms([name for name in names if name not in self.teachers.values()])
 
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
         taught = {name: view for name, view in views.items() if name not in self.teachers.values()}

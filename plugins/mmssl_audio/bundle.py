@@ -115,9 +115,7 @@ class TorchaudioBundle(Encoder):
         return hidden[-1], frames
 
     def describe(self) -> dict[str, Any]:
-        return describe(
-            versions={"torchaudio": torchaudio.__version__}
-        )  # of which are the rate, the norm and the sizes
+        return describe(torchaudio)  # of which are the rate, the norm and the sizes
 
     @cached_property
     def _depth(self) -> Depth:

@@ -41,4 +41,4 @@ class ImageBindText(ImageBindEncoder):
         return self.tower(inputs["tokens"])
 
     def describe(self) -> dict[str, Any]:
-        return describe(versions={"open_clip": open_clip.__version__})  # of which is the tokenizer
+        return describe(open_clip)  # of which is the tokenizer

@@ -33,8 +33,8 @@ def image_hidden(tower: Any, pixels: Tensor) -> Any:
 def text_tokens(tower: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Return tokens [B, T, F] of token ids [B, T], and which of them are real [B, T] (bool).
 
-    Real is what its features can come from: no padding, if the tower hides it; as far as the token that they are read
-    at, where one ends the text; else all. CoCa's class token, which it reads them at, is the last.
+    Real is what its features can come from: no padding of Hugging Face towers, which hide it; as far as the token that
+    they are read at, where one ends the text; else all. CoCa's class token, which it reads them at, is the last.
     """
     plain = isinstance(tower, open_clip.CLIP)  # it has the parts of its text tower itself
     text = tower if plain else tower.text

@@ -83,9 +83,7 @@ class OpenClipImage(Encoder):
         return pixels
 
     def describe(self) -> dict[str, Any]:
-        return describe(
-            versions={"open_clip": open_clip.__version__}, config=self.config, preparation=asdict(self.preprocessing)
-        )
+        return describe(open_clip, config=self.config, preparation=asdict(self.preprocessing))
 
     @cached_property
     def _depth(self) -> Depth:

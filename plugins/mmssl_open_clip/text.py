@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import open_clip
+import tokenizers
 import torch
+import transformers
 from torch import Tensor, nn
 
 from mmssl_open_clip.hidden import text_tokens
@@ -75,9 +77,7 @@ class OpenClipText(Encoder):
         return text_tokens(self.tower, inputs["tokens"])
 
     def describe(self) -> dict[str, Any]:
-        return describe(
-            versions={"open_clip": open_clip.__version__}, config=self.config, tokens=self.tokens.settings()
-        )
+        return describe(open_clip, transformers, tokenizers, config=self.config, tokens=self.tokens.settings())
 
     @cached_property
     def _depth(self) -> Depth:

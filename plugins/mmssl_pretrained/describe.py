@@ -7,16 +7,20 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 # Where the files of a model lie, and nothing of what they say.
 PLACES = ("_name_or_path", "name_or_path", "_commit_hash", "is_local", "local_files_only")
 
 
-def describe(**facts: Any) -> dict[str, Any]:
-    """Return facts as plain JSON, without the places of files; what JSON does not know is told by its repr."""
+def describe(*libraries: ModuleType, **facts: Any) -> dict[str, Any]:
+    """Return facts and the versions of libraries as ``Encoder.describe`` does.
+
+    Places of files are left out; what JSON does not know is told by its repr.
+    """
     plain: dict[str, Any] = json.loads(json.dumps(_without_places(facts), default=repr))
-    return plain
+    return {"versions": {one.__name__: one.__version__ for one in libraries}, **plain}
 
 
 def describe_tokenizer(tokenizer: Any) -> dict[str, Any]:

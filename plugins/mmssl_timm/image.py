@@ -96,9 +96,7 @@ class TimmImage(Encoder):
     def describe(self) -> dict[str, Any]:
         # What the folder's config sets of the architecture, such as its pooling, timm keeps here.
         built = vars(self.tower).get("_model_args")
-        return describe(
-            versions={"timm": timm.__version__}, preparation=self.config, built=built, tower=repr(self.tower)
-        )
+        return describe(timm, torch, preparation=self.config, built=built, tower=repr(self.tower))
 
     @cached_property
     def _depth(self) -> Depth:

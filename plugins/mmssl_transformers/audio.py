@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoFeatureExtractor, ClapFeatureExtractor
@@ -181,7 +182,7 @@ class HuggingFaceAudio(Encoder):
 
     def describe(self) -> dict[str, Any]:
         preparation = json.loads(self.extractor.to_json_string())
-        return describe(**settings_of(self.tower), preparation=preparation, pooling=self.pooling)
+        return describe(transformers, **settings_of(self.tower), preparation=preparation, pooling=self.pooling)
 
     @cached_property
     def _depth(self) -> Depth:

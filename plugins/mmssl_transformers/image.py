@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoImageProcessor
@@ -63,6 +64,7 @@ class HuggingFaceImage(Encoder):
         try:
             if not joint:
                 outputs = self.tower(**self._normalise(inputs))
+                _check_channels(model, self._hidden(outputs))
                 self.pooling = choose(model, pooling, offered(self.tower, outputs, mean=True))
                 first = self._pool(outputs, inputs)
                 self._token_width = width_of_tokens(self._hidden(outputs))
@@ -142,7 +144,7 @@ class HuggingFaceImage(Encoder):
 
     def describe(self) -> dict[str, Any]:
         preparation = json.loads(self.processor.to_json_string())
-        return describe(**settings_of(self.tower), preparation=preparation, pooling=self.pooling)
+        return describe(transformers, **settings_of(self.tower), preparation=preparation, pooling=self.pooling)
 
     @cached_property
     def _depth(self) -> Depth:
@@ -150,6 +152,15 @@ class HuggingFaceImage(Encoder):
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)
+
+
+def _check_channels(model: str, hidden: Any) -> None:
+    """Raise InputError for a map whose channels come last: it would be pooled over them."""
+    if isinstance(hidden, Tensor) and hidden.ndim == 4 and hidden.shape[1] == hidden.shape[2] != hidden.shape[3]:
+        raise InputError(
+            f"{model} gives maps of shape {list(hidden.shape[1:])}, whose channels come last: hf-image takes models of "
+            "transformers that give them first; timm-image takes both"
+        )
 
 
 def _inspect(model: str, processor: Any) -> tuple[tuple[int, int] | None, bool]:

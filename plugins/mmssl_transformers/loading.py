@@ -50,7 +50,7 @@ def read(what: str, model: str, load: Callable[[], T]) -> T:
 
 def settings_of(tower: Any) -> dict[str, Any]:
     """Return what the features of a model depend on beside its weights; see ``Encoder.describe``."""
-    return {"versions": {"transformers": transformers.__version__}, "config": json.loads(tower.config.to_json_string())}
+    return {"config": json.loads(tower.config.to_json_string())}
 
 
 def load_tower(model: str, *, projected: bool = False, subfolder: str = "") -> tuple[Any, set[str]]:

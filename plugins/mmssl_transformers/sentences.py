@@ -7,6 +7,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import tokenizers
+import transformers
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as Normalizers
 from torch import Tensor, nn
@@ -91,8 +93,8 @@ class SentenceTransformersText(Encoder):
 
     def describe(self) -> dict[str, Any]:
         return describe(
-            **settings_of(self.tower), **self.tokens.settings(), prompt=self.prompt, skipped=self.skipped,
-            pooling=self.pooling.modes, head=repr(self.head),
+            transformers, tokenizers, **settings_of(self.tower), **self.tokens.settings(), prompt=self.prompt,
+            skipped=self.skipped, pooling=self.pooling.modes, head=repr(self.head),
         )  # fmt: skip
 
     @cached_property

@@ -8,7 +8,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import tokenizers
 import torch
+import transformers
 from torch import Tensor, nn
 
 from mmssl_pretrained.depth import Depth, find_depth
@@ -81,7 +83,9 @@ class HuggingFaceText(Encoder):
         return self.tower(**_given(inputs)).last_hidden_state, inputs["attention_mask"].bool()
 
     def describe(self) -> dict[str, Any]:
-        return describe(**settings_of(self.tower), **self.tokens.settings(), pooling=self.pooling)
+        return describe(
+            transformers, tokenizers, **settings_of(self.tower), **self.tokens.settings(), pooling=self.pooling
+        )
 
     @cached_property
     def _depth(self) -> Depth:

@@ -244,8 +244,8 @@ def test_views_are_drawn_by_the_place_in_the_batch_of_all_processes(tmp_path) ->
     taking, supplies = cached(binder_of(), [Supply(Plain(), ("a", "b"))], dict.fromkeys("ab", 3), folder=tmp_path)
     feed = Feed(supplies, {name: taking.encoder(name) for name in "ab"}, taking.modalities, seed=1)
     rows = list(range(24))
-    whole = feed[Ticket(3, 0, ("a", "b"), rows, range(24))].inputs["a"]
-    parts = [feed[Ticket(3, 0, ("a", "b"), rows[rank::2], range(rank, 24, 2))].inputs["a"] for rank in (0, 1)]
+    whole = feed._at_once(Ticket(3, 0, ("a", "b"), rows, range(24))).inputs["a"]
+    parts = [feed._at_once(Ticket(3, 0, ("a", "b"), rows[rank::2], range(rank, 24, 2))).inputs["a"] for rank in (0, 1)]
     assert torch.equal(torch.stack(parts, 1).flatten(0, 1), whole)
     views = np.stack([supplies[0].source[row].items["a"] for row in rows])
     drawn = (views == whole.numpy()[:, None]).all(-1)
@@ -254,15 +254,11 @@ def test_views_are_drawn_by_the_place_in_the_batch_of_all_processes(tmp_path) ->
     assert not torch.equal(feed[Ticket(4, 0, ("a", "b"), rows, range(24))].inputs["a"], whole)
 
 
-@pytest.mark.parametrize("wrong", ["weight", "feature"])
-def test_what_is_wrong_with_one_sample_is_told_where_others_are_taken_at_once(tmp_path, wrong) -> None:
+def test_what_is_wrong_with_one_sample_is_told_where_others_are_taken_at_once(tmp_path) -> None:
     taking, (supply,) = cached(binder_of(), [Supply(Plain(), ("a", "b"))], dict.fromkeys("ab", 1), folder=tmp_path)
     source, names = supply.source, ("a", "b")
-    if wrong == "weight":
-        source.known.weights[4] = 2.0
-    else:
-        source._vectors["b"] = source._vectors["b"].copy()
-        source._vectors["b"][source._rows["b"][4]] = np.nan
+    source._vectors["b"] = source._vectors["b"].copy()
+    source._vectors["b"][source._rows["b"][4]] = np.nan
     feed = Feed([supply], {name: taking.encoder(name) for name in names}, taking.modalities)
     batch = feed[Ticket(0, 0, names, [3, 4, 5], range(3))]
     assert batch.keys == ["3", "5"]
@@ -301,6 +297,13 @@ def test_samples_that_can_not_be_read_or_have_no_finite_features_are_left_out_an
     fit(config_of(tmp_path / "run"), catalog=known)
     told = {row["key"]: row["reason"] for row in read_rows(tmp_path / "run")}
     assert told == {"row 7": "OSError: disk", "11": "its b has no finite features"}
+
+
+def test_a_weight_that_is_none_makes_a_sample_unreadable_as_without_a_cache(tmp_path) -> None:
+    source = Numbers(10, weights={4: 2.0})
+    _, (supply,) = cached(binder_of(), [Supply(source, ("a", "b"))], dict.fromkeys("ab", 1), folder=tmp_path)
+    assert len(supply.source) == 9
+    assert supply.source.known.unreadable == [("4", "its weight is 2.0, not in (0, 1]")]
 
 
 def test_too_many_unreadable_samples_stop_the_run_as_without_a_cache(tmp_path) -> None:

@@ -61,8 +61,28 @@ def test_anchor_learns_from_the_pairs_with_the_anchor_alone() -> None:
     objective, found = make("anchor", anchor="image"), views("image", "text", "audio")
     expected = (pair_loss(found, "image", "text") + pair_loss(found, "image", "audio")) / 2
     torch.testing.assert_close(loss_of(objective, found), expected)
-    assert objective.takes(("image", "audio"))
-    assert not objective.takes(("text", "audio"))
+
+
+@pytest.mark.parametrize(
+    ("options", "three", "two", "others"),
+    [
+        ({"name": "info-nce"}, 3, 1, 1),
+        ({"name": "siglip"}, 3, 1, 1),
+        ({"name": "anchor", "anchor": "image"}, 2, 1, 0),
+        ({"name": "matryoshka", "widths": [2], "of": {"name": "anchor", "anchor": "image"}}, 2, 1, 0),
+        ({"name": "pairs"}, 1, 1, 1),
+        ({"name": "centroid"}, 3, 2, 2),
+        ({"name": "symile"}, 1, 1, 1),
+        ({"name": "gram", "anchor": "image"}, 1, 1, 0),
+    ],
+)
+def test_each_tells_how_many_losses_it_is_the_mean_of(options, three, two, others) -> None:
+    options = dict(options)
+    objective = make(options.pop("name"), **options)
+    assert objective.terms(("audio", "image", "text")) == three
+    assert objective.terms(("audio", "image")) == two
+    assert objective.terms(("audio", "text")) == others
+    assert objective.terms(("image",)) == 0
 
 
 def test_an_anchor_that_something_never_meets_is_refused() -> None:

@@ -387,3 +387,14 @@ def test_a_hub_out_of_reach_is_said_in_one_line_with_the_way_out(no_hub, tmp_pat
 
 def test_the_factory_makes_this_encoder(vit):
     assert isinstance(encoder_of(vit), HuggingFaceImage)
+
+
+def test_maps_whose_channels_come_last_are_refused(tmp_path):
+    config = transformers.Sam2HieraDetConfig(
+        hidden_size=8, image_size=[64, 64], blocks_per_stage=[1, 1, 2, 1], embed_dim_per_stage=[8, 16, 32, 64],
+        num_attention_heads_per_stage=[1] * 4, window_size_per_stage=[4, 2, 4, 2], global_attention_blocks=[3],
+    )  # fmt: skip
+    transformers.Sam2HieraDetModel(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"gives maps of shape \[2, 2, 64\], whose channels come last"):
+        encoder_of(tmp_path)
