@@ -178,7 +178,7 @@ class Feed(Dataset[Batch]):
         if not isinstance(source, MapSource) or not rows or self.previews or self.traits:
             return None
         found = source.columns(rows, ticket.names)
-        if not found:
+        if not found or not all(0 < weight <= 1 for weight in found.weights):
             return None
         inputs: dict[str, Inputs] = {}
         for place, name in enumerate(ticket.names):
@@ -189,7 +189,7 @@ class Feed(Dataset[Batch]):
         keys = [full_key(self.supplies, ticket.supply, key) for key in found.keys]
         groups = [group or f"{ticket.supply}/{key}" for group, key in zip(found.groups, found.keys, strict=True)]
         weight = torch.tensor(found.weights, dtype=torch.float32)
-        return Batch(ticket.supply, keys, groups, weight, inputs, [], {}, {}, [{} for _ in keys], ticket.cursor)
+        return Batch(ticket.supply, keys, groups, weight, inputs, [], {}, {}, list(found.metadata), ticket.cursor)
 
     def _one_by_one(self, ticket: Ticket) -> Batch:
         previews: dict[str, list[Preview]] = {name: [] for name in ticket.names if self.previews}

@@ -143,13 +143,14 @@ class Columns(NamedTuple):
     """Samples [B], item by item.
 
     Attributes:
-        keys, groups, weights: of the samples.
+        keys, groups, weights, metadata: of the samples.
         items: name -> raw items, as `Modality.load` returns them, the rows of an array [B, ...].
     """
 
     keys: Sequence[str]
     groups: Sequence[str]
     weights: Sequence[float]
+    metadata: Sequence[Mapping[str, str | float | None]]
     items: Mapping[str, NDArray[Any]]
 
 
@@ -248,8 +249,8 @@ class Encoder(nn.Module, ABC):
     def describe(self) -> Mapping[str, Any]:
         """Tell what its features depend on beside its options and weights, such as a tokenizer, as plain JSON.
 
-        What the cache kept is found again only if this is the same. So is a run loaded; but if ``versions``, of the
-        libraries it uses by their names, are others, what else it tells may differ for that.
+        It is asked before it is tuned. What the cache kept is found again only if this is the same. So is a run loaded;
+        but if ``versions``, of the libraries it uses by their names, are others, what else it tells may differ.
         """
         return {}
 

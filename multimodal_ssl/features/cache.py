@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -220,10 +219,7 @@ def open_store(binder: Binder, name: str, folder: Path | None) -> FeatureStore:
     encoder = binder.encoder(name)
     about = json.loads(binder.recipe)["encoders"][name]
     about = {what: about[what] for what in ("name", "options", "lora")}
-    about |= {
-        "version": version("multimodal-ssl"),
-        "preparation": digest(json.dumps(encoder.describe(), sort_keys=True)),
-    }
+    about["preparation"] = binder.preparation.get(name)
     width = encoder.width
     if isinstance(binder.heads[name], TokenHead):
         about, width = about | {"tokens": True}, encoder.token_width

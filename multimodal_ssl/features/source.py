@@ -100,6 +100,7 @@ class FeatureSource(MapSource):
             [known.keys[row] for row in rows],
             [known.groups[row] for row in rows],
             [known.weights[row] for row in rows],
+            [{} for _ in rows],
             {name: self._vectors[name][self._rows[name][rows]] for name in names},
         )
 

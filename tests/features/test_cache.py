@@ -136,6 +136,14 @@ def test_other_weights_options_or_items_are_other_features(tmp_path) -> None:
     assert MADE["encoded"] == 32
 
 
+def test_features_of_an_encoder_of_other_files_are_others(tmp_path) -> None:
+    binder = binder_of()
+    for digest in ("one", "one", "another"):
+        binder.preparation = {name: {"versions": {}, "digest": digest} for name in "ab"}
+        cached(binder, [Supply(Numbers(10), ("a", "b"))], dict.fromkeys("ab", 1), folder=tmp_path)
+    assert MADE["encoded"] == 2 * 20, "ten of a and ten of b, once for each of the files"
+
+
 def test_equal_items_of_different_samples_share_their_features(tmp_path) -> None:
     class Repeated(Numbers):
         def __getitem__(self, index: int) -> Sample:

@@ -22,7 +22,6 @@ import mmssl_audio
 import mmssl_image
 import mmssl_sources
 from mmssl_sources.cells import Cells
-from mmssl_sources.features import Link, locate
 from mmssl_sources.hugging_face import HuggingFace, HuggingFaceStream, Options
 from multimodal_ssl import Catalog, InputError, LazyItem, PairingSource, Sample, UnreadableError
 from multimodal_ssl.testing import check_pairing_source, check_resume
@@ -360,17 +359,6 @@ def test_elements_of_lists_of_pictures_are_items(tmp_path: Path) -> None:
     source, stream = both(tmp_path / "d", columns)
     assert bare(source) == bare(stream) == [{"a": png(0), "b": png(1)}, {"a": png(0)}]
     assert source.manifest().present.tolist() == [[True, True], [False, False], [True, False]]
-
-
-def test_a_dataset_of_the_hub_can_name_no_other_file_of_this_machine(tmp_path: Path) -> None:
-    for value in ("/etc/passwd", "a.png", "../a.png", str(tmp_path / "cache" / ".." / "x")):
-        with pytest.raises(ValueError, match="did not come with the dataset"):
-            locate(value, None)
-    for value in ("http://a.b/c.png", "file:///etc/passwd", "filecache::hf://datasets/a/b", "ftp://x"):
-        with pytest.raises(ValueError, match="URLs are not fetched"):
-            locate(value, None)
-    assert locate(str(tmp_path / "cache" / "x.png"), None) == tmp_path / "cache" / "x.png"
-    assert locate("hf://datasets/a/b@c/d.png", None) == Link("hf://datasets/a/b@c/d.png")
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""Members of archives that the items of a Hugging Face dataset name."""
+"""Files and members of archives that the items of a Hugging Face dataset name."""
 
 from __future__ import annotations
 
 import zipfile
 from pathlib import Path
 
+import datasets
 import pytest
 
 from mmssl_sources.features import Link, locate
@@ -31,3 +32,17 @@ def test_of_a_broken_archive_no_error_comes_but_those_of_a_lazy_item(tmp_path: P
         path.unlink()
     with pytest.raises((OSError, ValueError), match=r"."):
         Link(f"{kind}://1.txt::{path}").read()
+
+
+def test_a_dataset_of_the_hub_can_name_no_other_file_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for value in ("/etc/passwd", "a.png", "../a.png", str(tmp_path / "cache" / ".." / "x")):
+        with pytest.raises(ValueError, match="did not come with the dataset"):
+            locate(value, None)
+    for value in ("http://a.b/c.png", "file:///etc/passwd", "filecache::hf://datasets/a/b", "ftp://x"):
+        with pytest.raises(ValueError, match="URLs are not fetched"):
+            locate(value, None)
+    assert locate(str(tmp_path / "cache" / "x.png"), None) == tmp_path / "cache" / "x.png"
+    assert locate("hf://datasets/a/b@c/d.png", None) == Link("hf://datasets/a/b@c/d.png")
