@@ -170,16 +170,22 @@ class Voted(MapSource):
     def manifest(self) -> Manifest:
         present = np.empty((len(self), len(self.modalities)), bool)
         length, frequency = np.zeros(present.shape, np.float32), np.ones(len(self), np.float32)
+        knows_length = knows_frequency = False
         for voter, source in enumerate(self.sources):
             mine, names = self._votes[:, 0] == voter, list(source.modalities)
             columns = [names.index(name) for name in self.modalities]
             known = source.manifest().take(self._votes[mine, 3])
             present[mine] = known.present[:, columns]
             if known.length is not None:
-                length[mine] = known.length[:, columns]
+                length[mine], knows_length = known.length[:, columns], True
             if known.frequency is not None:
-                frequency[mine] = known.frequency
-        return Manifest(present, number_groups(self._group), length, frequency)
+                frequency[mine], knows_frequency = known.frequency, True
+        return Manifest(
+            present,
+            number_groups(self._group),
+            length if knows_length else None,
+            frequency if knows_frequency else None,
+        )
 
 
 def _read(

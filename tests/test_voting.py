@@ -189,6 +189,9 @@ def test_what_is_known_of_all_samples_stays_known() -> None:
     assert manifest.frequency is not None
     assert manifest.length.tolist() == [[1, 10], [2, 20], [0, 0]]
     assert manifest.frequency.tolist() == [2, 4, 1]
+    unknown = voted(Rows({"1": "a"}), Rows({"1": "a", "2": "b"})).manifest()
+    assert unknown.frequency is None, "or all samples count alike, however many pairs they have"
+    assert unknown.length is None
 
 
 def test_the_table_counts_coverage_overlap_and_conflict() -> None:
