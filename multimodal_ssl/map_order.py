@@ -38,6 +38,7 @@ class MapOrder:
         batches: their numbers in which a kind goes through its samples.
         per_epoch: the sum of these: in so many batches as many samples are visited as there are.
         left_out: number of samples that no batch can hold, since too few others have those of their items that teach.
+        visits: that an epoch makes: the samples of the kinds, or what their frequencies come to.
     """
 
     def __init__(
@@ -67,10 +68,11 @@ class MapOrder:
         self._length: NDArray[np.float32] | None = None
         if by_length and by_length in source.modalities and manifest.length is not None:
             self._length = manifest.length.T[list(source.modalities).index(by_length)]
-        self.batches = {kind: _visits(self._frequency[rows]) // batch for kind, rows in self.kinds.items()}
-        self.per_epoch = sum(self.batches.values())
+        visits = {kind: _visits(self._frequency[rows]) for kind, rows in self.kinds.items()}
+        self.batches = {kind: count // batch for kind, count in visits.items()}
+        self.per_epoch, self.visits = sum(self.batches.values()), sum(visits.values())
         told = manifest.frequency is not None
-        weights = [_visits(self._frequency[rows]) * (1 if told else terms(kind)) for kind, rows in self.kinds.items()]
+        weights = [count * (1 if told else terms(kind)) for kind, count in visits.items()]
         self._turns = Turns(np.array(weights) / sum(weights))
         self._shuffled: dict[Kind, tuple[int, Sequence[Rows]]] = {}
 

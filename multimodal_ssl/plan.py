@@ -120,9 +120,9 @@ def ordered_tickets(supplies: Sequence[Supply], *, batch: int) -> Iterator[Ticke
                 yield Ticket(0, position, names, samples, range(len(samples)))
 
 
-def count_samples(supplies: Sequence[Supply]) -> int:
-    """Return how many samples one pass over all supplies has; raise InputError if a source can't tell."""
-    for supply in supplies:
-        if not isinstance(supply.source, MapSource):
+def count_visits(plan: Plan) -> int:
+    """Return how many visits of samples make one pass over all supplies; raise InputError if a source can't tell."""
+    for position, supply in enumerate(plan.supplies):
+        if position not in plan.orders:
             raise InputError(f"{type(supply.source).__name__} does not know its length: give train.steps, not epochs")
-    return sum(len(supply.source) for supply in supplies if isinstance(supply.source, MapSource))
+    return sum(order.visits for order in plan.orders.values())

@@ -21,7 +21,7 @@ from multimodal_ssl.data import Feed, batches, full_key, hash64
 from multimodal_ssl.distributed import add_counts, gather, share
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.health import diagnose
-from multimodal_ssl.plan import Plan, count_samples
+from multimodal_ssl.plan import Plan, count_visits
 from multimodal_ssl.runlog import RunLog, progress
 from multimodal_ssl.trust import Trust
 from multimodal_ssl.tuning import parameter_groups
@@ -49,7 +49,7 @@ class Learner(nn.Module):
 
 def count_steps(plan: Plan, config: TrainConfig) -> int:
     """Return the length of training; raise InputError if it is given in epochs of a source that can't tell its own."""
-    return config.steps or max(1, round((config.epochs or 0) * count_samples(plan.supplies) / config.batch))
+    return config.steps or max(1, round((config.epochs or 0) * count_visits(plan) / config.batch))
 
 
 def weighs(objective: Objective, config: TrustConfig) -> bool:

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from multimodal_ssl.map_order import MapOrder, deal
+from multimodal_ssl.data import Supply
+from multimodal_ssl.map_order import MapOrder, deal, kinds_of
+from multimodal_ssl.plan import Plan, count_visits
 from multimodal_ssl.turns import Turns
 from multimodal_ssl.types import Manifest
 
@@ -198,3 +200,14 @@ def test_turns_are_those_of_the_step_however_one_came_to_it() -> None:
 def test_samples_that_all_have_the_same_items_are_visited_once() -> None:
     order = MapOrder(Numbers(64, "abc"), "abc", batch=8, seed=(0, 0))
     assert sorted(epoch(order).ravel()) == list(range(64))
+
+
+def test_a_pass_is_as_long_as_the_visits_that_its_source_asks_for() -> None:
+    def visits(*sources: Known) -> int:
+        return count_visits(Plan([Supply(one, tuple(one.modalities)) for one in sources], batch=8, seed=0))
+
+    some = Known(100, "abc", kind=lambda row: ["a", "ab", "abc", "", "bc"][row % 5])
+    assert visits(some) == 60, "of samples that have no pair there are no visits"
+    often = Known(40, frequency=np.array([0.5, 2.0], np.float32).repeat(20))
+    assert visits(often) == 50
+    assert visits(some, often, Known(30)) == 140
