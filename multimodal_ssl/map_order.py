@@ -15,6 +15,7 @@ from multimodal_ssl.turns import Turns
 from multimodal_ssl.types import Manifest, MapSource
 
 BUCKETS = 16  # of samples by length, where batches are to hold samples of like lengths
+CROWDED = 0.01  # share of samples that may meet one of their group for that
 
 Rows = NDArray[np.int64]
 Kind = tuple[str, ...]
@@ -26,7 +27,7 @@ class MapOrder:
     Samples are grouped by the items that they have, and a kind goes through its own again and again, each time in
     another order. Batches are all full: the remainder is another one each time. If apart, samples of one group are
     dealt to different batches, as evenly as can be where they are more than the batches. If by_length names an item, a
-    batch holds samples in which that is of like length.
+    batch holds samples in which that is of like length, as far as groups stay apart for that.
 
     Kinds take turns: at each step the one that is furthest behind its share, which is that of its samples times the
     terms of its loss. As the loss of a batch is the mean of its terms, each term of each sample counts alike: of pairs
@@ -90,7 +91,7 @@ class MapOrder:
         parts = [rows]
         if self._length is not None:
             rows = rows[np.argsort(self._length[rows], kind="stable")]
-            parts = [part.ravel() for part in np.array_split(rows.reshape(count, self.batch), min(BUCKETS, count))]
+            parts = [part.ravel() for part in _buckets(rows.reshape(count, self.batch), self._group)]
         plan = [one for part in parts for one in deal(part, self._group, len(part) // self.batch, rng)]
         return [plan[i] for i in rng.permutation(len(plan))]
 
@@ -120,6 +121,22 @@ def deal(rows: Rows, group: Rows, count: int, rng: np.random.Generator) -> Rows:
                 places[wrong], places[free] = places[free], places[wrong]
         dealt[places, turn] = some
     return dealt
+
+
+def _buckets(rows: Rows, group: Rows) -> list[Rows]:
+    """Split batches [count, B] in the order of their lengths into parts to be dealt each for itself.
+
+    They are fewer where too many samples of a part would meet one of their group: it has more of them than batches.
+    """
+
+    def crowded(parts: list[Rows]) -> int:
+        sizes = [np.unique(group[part], return_counts=True)[1] - len(part) for part in parts]
+        return sum(int(more[more > 0].sum()) for more in sizes)
+
+    number, least = min(BUCKETS, len(rows)), crowded([rows])
+    while crowded(parts := np.array_split(rows, number)) > least + CROWDED * rows.size:
+        number //= 2
+    return parts
 
 
 def kinds_of(source: MapSource, manifest: Manifest, names: Sequence[str]) -> dict[Kind, Rows]:

@@ -109,6 +109,31 @@ def test_batches_of_like_lengths_hold_every_sample_once_and_differ_between_epoch
     assert np.mean([len(set(group[batch])) == 16 for batch in first]) > 0.99
 
 
+@pytest.mark.parametrize("count", [6, 8, 16, 24])
+def test_groups_and_visits_of_one_sample_stay_apart_though_lengths_are_to_be_alike(count: int) -> None:
+    length = np.random.default_rng(0).integers(3, 60, (count * 16, 2)).astype(np.float32)
+    source = Known(count * 16, length=length, group=np.arange(count * 16) // 5)
+    batches = epoch(MapOrder(source, "ab", batch=16, seed=(0, 0), by_length="a"))
+    assert sorted(batches.ravel()) == list(range(count * 16))
+    assert np.mean([len(set(batch // 5)) for batch in batches]) > 0.98 * 16
+    often = Known(count * 4, length=length[: count * 4], frequency=np.full(count * 4, 4, np.float32))
+    batches = epoch(MapOrder(often, "ab", batch=16, seed=(0, 0), by_length="a"))
+    assert np.mean([len(set(batch)) for batch in batches]) > 0.98 * 16
+
+
+@many
+@given(kinds=st.lists(st.sets(st.sampled_from("abc")), max_size=20), names=st.permutations("abc"))
+def test_rows_are_told_apart_by_the_items_that_they_have(kinds: list[set[str]], names: list[str]) -> None:
+    expected: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for row, kind in enumerate(kinds):
+        if has := tuple(name for name in names if name in kind):
+            expected[has].append(row)
+    present = np.array([[name in kind for name in "abc"] for kind in kinds], bool).reshape(-1, 3)
+    found = kinds_of(Numbers(len(kinds), "abc"), Manifest(present), names)
+    assert {kind: rows.tolist() for kind, rows in found.items()} == expected
+    assert list(found) == sorted(found)
+
+
 def test_a_length_that_nobody_knows_changes_nothing() -> None:
     known = Known(64, length=np.ones((64, 2), np.float32))
     for source, name in ((Numbers(64), "a"), (known, "c"), (known, None)):
