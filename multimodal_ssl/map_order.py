@@ -39,7 +39,8 @@ class MapOrder:
         batches: their numbers in which a kind goes through its samples.
         per_epoch: the sum of these: in so many batches as many samples are visited as there are.
         visits: that an epoch makes: the samples of the kinds, or what their frequencies come to.
-        left_out: number of samples that no batch can hold, since too few others have those of their items that teach.
+        left_out: number of samples with two items or more that no batch can hold: the objective takes none of these
+            together, or too few others have them.
     """
 
     def __init__(
@@ -54,14 +55,14 @@ class MapOrder:
         by_length: str | None = None,
     ) -> None:
         manifest = source.manifest()
-        found = {kind: rows for kind, rows in kinds_of(source, manifest, names).items() if terms(kind)}
+        found = {kind: rows for kind, rows in kinds_of(source, manifest, names).items() if len(kind) > 1 or terms(kind)}
         self._frequency = np.ones(len(source)) if manifest.frequency is None else manifest.frequency.astype(np.float64)
         self.kinds, self.left_out = _fill(found, batch, self._frequency, terms)
         if not self.kinds:
             raise InputError(
                 f"a batch of {batch} is larger than the data: source {seed[-1]} has {len(source)} samples, "
-                f"{sum(map(len, found.values()))} of them with two or more of {', '.join(names)}; "
-                "lower train.batch or add data"
+                f"{sum(len(rows) for kind, rows in found.items() if terms(kind))} of them with items that the "
+                f"objective takes together, of {', '.join(names)}; lower train.batch or add data"
             )
         self.seed, self.batch = tuple(seed), batch
         known = manifest.group if apart else None
@@ -174,8 +175,10 @@ def _fill(
 
     A sample of a rarer kind gives up items: it joins the largest kind that it holds all of, or the commonest pair.
     """
-    often = {kind: _visits(frequency[rows]) for kind, rows in kinds.items()}
-    full = {kind: [rows] for kind, rows in kinds.items() if often[kind] >= batch}
+    often = {
+        kind: min(_visits(frequency[rows]), int(np.count_nonzero(frequency[rows]))) for kind, rows in kinds.items()
+    }
+    full = {kind: [rows] for kind, rows in kinds.items() if often[kind] >= batch and terms(kind)}
     homeless: dict[Kind, Rows] = {}
     for kind, rows in kinds.items():
         if kind not in full:

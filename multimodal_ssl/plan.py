@@ -29,7 +29,7 @@ class Plan:
 
     Attributes:
         orders: position of a supply with random access -> its order.
-        left_out: number of samples that no batch can hold, since too few others have those of their items that teach.
+        left_out: number of samples that no batch can hold (see `MapOrder`).
     """
 
     def __init__(

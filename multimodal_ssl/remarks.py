@@ -36,8 +36,8 @@ def remark(
         found += [place + text for part in parts for text in part]
     if schedule and schedule.left_out:
         found.append(
-            f"{schedule.left_out:,} samples are left out of training: fewer than {schedule.batch} (train.batch) others "
-            "share two of their items"
+            f"{schedule.left_out:,} samples are left out of training: the objective takes none of their items "
+            f"together, or fewer than {schedule.batch} (train.batch) others have them"
         )
     return found
 

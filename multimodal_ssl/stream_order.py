@@ -98,8 +98,8 @@ def stream_batches(
             block, cursor, skip = following + shards.take(buffer - len(following)), after, 0
         if whole and usable < batch:
             raise InputError(
-                f"a batch of {batch} is larger than the data: source {seed[-1]} has {usable} samples with two or more "
-                f"of {', '.join(names)}; lower train.batch or add data"
+                f"a batch of {batch} is larger than the data: source {seed[-1]} has {usable} samples with items that "
+                f"the objective takes together, of {', '.join(names)}; lower train.batch or add data"
             )
         waiting = tuple(place for some in pending.values() for place, _ in some)
         cursor = Cursor(cursor.epoch + 1, 0, (), waiting, 0, 0)

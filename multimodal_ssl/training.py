@@ -115,7 +115,10 @@ def train(
     with RunLog(run_dir, start, enabled=is_main) as log, progress(total, start, enabled=is_main) as advance:
         accelerator.wait_for_everyone()
         if plan.left_out:
-            log.warn(f"{plan.left_out:,} samples are left out: fewer than train.batch others share two of their items")
+            log.warn(
+                f"{plan.left_out:,} samples are left out: the objective takes none of their items together, "
+                "or fewer than train.batch others have them"
+            )
         waited = time.perf_counter()
         for step, batch in enumerate(batches(feed, tickets, workers=config.workers), start):
             began = time.perf_counter()

@@ -348,7 +348,7 @@ def _notes(
     for source, unknown in sorted(Counter(supply[~known].tolist()).items()):
         there = int((supply == source).sum())
         decoys = np.bincount(judge[decoy & (supply == source)], minlength=judge.max() + 1).min()
-        why = "a judge did not train on them, give it an epoch or more"
+        why = "a judge did not train on them: train longer (samples with fewer items than others come more rarely)"
         if decoy.any() and decoys < LEAST:
             why = f"only {decoys} of them could be decoys of a judge, and it takes {LEAST} to judge by"
         notes.append(f"{unknown:,} of {there:,} samples of source {source} have no p-value and are in no rate: {why}")

@@ -236,3 +236,18 @@ def test_a_pass_is_as_long_as_the_visits_that_its_source_asks_for() -> None:
     often = Known(40, frequency=np.array([0.5, 2.0], np.float32).repeat(20))
     assert visits(often) == 50
     assert visits(some, often, Known(30)) == 140
+
+
+def test_samples_none_of_whose_items_the_objective_takes_together_are_told() -> None:
+    source = Numbers(40, "abc", kind=lambda row: ["abc", "bc", "a", ""][row % 4])
+    order = MapOrder(source, "abc", batch=8, seed=(0, 0), terms=lambda kind: len(kind) - 1 if "a" in kind else 0)
+    assert order.left_out == 10
+    assert list(order.kinds) == [("a", "b", "c")]
+
+
+def test_copies_of_a_few_samples_make_no_batch() -> None:
+    often = np.array([1] * 100 + [20] * 5, np.float32)
+    source = Known(105, "abc", kind=lambda row: "ab" if row < 100 else "ac", frequency=often)
+    order = MapOrder(source, "abc", batch=8, seed=(0, 0))
+    assert list(order.kinds) == [("a", "b")]
+    assert order.left_out == 5

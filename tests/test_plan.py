@@ -154,10 +154,16 @@ def test_a_stream_holds_no_samples_that_it_cannot_use() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (Numbers(7), "source 0 has 7 samples, 7 of them with two or more of a, b"),
-        (Numbers(9, kind=lambda _: "a"), "source 0 has 9 samples, 0 of them with two or more of a, b"),
-        (Stream(Numbers(7)), "source 0 has 7 samples with two or more of a, b"),
-        (Stream(Numbers(99, kind=lambda _: "b")), "source 0 has 0 samples with two or more of a, b"),
+        (Numbers(7), "source 0 has 7 samples, 7 of them with items that the objective takes together, of a, b"),
+        (
+            Numbers(9, kind=lambda _: "a"),
+            "source 0 has 9 samples, 0 of them with items that the objective takes together, of a, b",
+        ),
+        (Stream(Numbers(7)), "source 0 has 7 samples with items that the objective takes together, of a, b"),
+        (
+            Stream(Numbers(99, kind=lambda _: "b")),
+            "source 0 has 0 samples with items that the objective takes together, of a, b",
+        ),
     ],
 )
 def test_a_batch_larger_than_the_data_is_an_error_that_says_so(source: PairingSource, message: str) -> None:
