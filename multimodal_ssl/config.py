@@ -65,7 +65,7 @@ class SourceConfig(PluginConfig):
         corrupt: noise to plant.
     """
 
-    use: tuple[str, ...] | None = None
+    use: tuple[str, ...] | None = Field(None, min_length=1)
     share: float = Field(1.0, gt=0)
     corrupt: CorruptConfig | None = None
 
@@ -274,7 +274,9 @@ def override_key(values: dict[str, Any], override: str) -> None:
             place[part] = {}
         place = place[part] if isinstance(place, dict) else _item(place, part, dotted)
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
+    except InputError as error:
+        raise InputError(f"{override!r}: {error}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{override!r}: the value is not YAML: {' '.join(str(error).split())}") from error
     if isinstance(place, dict):

@@ -10,9 +10,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from accelerate import PartialState
+from torch import nn
 
 from multimodal_ssl.audited import apply_audit
 from multimodal_ssl.binder import Binder
@@ -34,7 +36,7 @@ from multimodal_ssl.report import Direction, save_card
 from multimodal_ssl.training import Learner, count_steps, train, weighs
 from multimodal_ssl.trust import Trust
 from multimodal_ssl.tuning import rates
-from multimodal_ssl.types import Objective
+from multimodal_ssl.types import MapSource, Objective
 from multimodal_ssl.voting import Voice
 from multimodal_ssl.voting import merge as vote
 
@@ -131,11 +133,24 @@ def open_objective(config: Config, supplies: Sequence[Supply], catalog: Catalog)
 
 def check_held_out(config: Config, binder: Binder, catalog: Catalog) -> None:
     """Open what is only measured: a mistake there is better told now than after training."""
-    for place, sources in (("evaluation", config.evaluation), ("guard", config.guard)):
-        for supply in open_supplies(sources, catalog):
-            for name in supply.names:
-                if name not in binder.encoders:
-                    raise InputError(f"{place}: no encoder for {name!r}: leave it out with `use: [...]`")
+    evaluation, guard = open_supplies(config.evaluation, catalog), open_supplies(config.guard, catalog)
+    for place, supplies in (("evaluation", evaluation), ("guard", guard)):
+        for name in (name for supply in supplies for name in supply.names):
+            if name not in binder.encoders:
+                raise InputError(f"{place}: no encoder for {name!r}: leave it out with `use: [...]`")
+    if len(names := {name for supply in evaluation for name in supply.names}) == 1:
+        raise InputError(
+            f"evaluation: retrieval is between two modalities, and there is only {names.pop()!r}: leave it out, and "
+            "classify its items after training with `mmssl bench RUN --zero-shot`"
+        )
+    if len(guard) == 1 and isinstance(source := guard[0].source, MapSource):
+        group = source.manifest().group
+        headless = [name for name in guard[0].names if isinstance(binder.heads[name], nn.Identity)]
+        if len(headless) < 2 and (group is None or len(np.unique(group)) == len(group)):
+            raise InputError(
+                "guard: it would show no skill, as no two of its samples are of one group and no two modalities share "
+                "a space before training (head: none): give sources with groups, such as classes"
+            )
 
 
 def make_plan(config: Config, supplies: Sequence[Supply], objective: Objective) -> Plan:

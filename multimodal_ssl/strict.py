@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, model_validator
 class Strict(BaseModel):
     """A model whose unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PluginConfig(BaseModel):
     """The name of something registered, alone or with the options of its factory beside it."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     name: str
 

@@ -189,6 +189,7 @@ def test_the_space_is_measured_and_drawn(trained_run: Path, tmp_path: Path) -> N
     ("options", "message"),
     [
         (["--classes", "classes.json"], "--classes is for --zero-shot NAME: say which items to classify"),
+        (["--by", "text"], "--by is for --zero-shot NAME"),
         (["--label", "font"], "--label is for --zero-shot NAME"),
         (["--far", "0.1"], "--far is for --verify: give that, too"),
         (["--plot", "roc.png"], "--plot is for --verify"),

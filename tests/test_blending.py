@@ -149,7 +149,10 @@ def test_encoders_without_heads_are_guarded_as_a_space(tmp_path) -> None:
 def test_a_guard_that_shows_no_skill_is_refused(tmp_path) -> None:
     known = catalog([Numbers(40)], encoder=Skilled)
     values = toy_config(tmp_path / "run", "ab").model_dump(mode="json")
-    fit(parse_config({**values, "guard": ["0"]}), catalog=known)
+    said = refusal(lambda: fit(parse_config({**values, "guard": ["0"]}), catalog=known))
+    assert said.startswith("guard: it would show no skill")
+    assert not (tmp_path / "run").exists(), "it was told after training"
+    fit(parse_config({**values, "guard": ["0", "0"]}), catalog=known)  # whose samples could have been of one group
     assert refusal(lambda: guard(tmp_path / "run", catalog=known)).startswith("the guard's sources show no skill")
 
 

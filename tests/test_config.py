@@ -125,6 +125,8 @@ def test_an_unknown_key_is_answered_with_the_nearest_of_its_section(
     [
         ("train.lr=fast", ["train.lr: ", "number", "(given: 'fast')"]),
         ("train.lr=0", ["train.lr: ", "greater than 0", "(given: 0)"]),
+        ("train.lr=.inf", ["train.lr: ", "finite", "(given: inf)"]),
+        ("sources.0.share=.inf", ["sources.0.share: ", "finite", "(given: inf)"]),
         ("train.batch=1", ["train.batch: ", "greater than or equal to 2", "(given: 1)"]),
         ("train.warmup=1", ["train.warmup: ", "less than 1", "(given: 1)"]),
         ("train.precision=fp8", ["train.precision: ", "'bf16'", "(given: 'fp8')"]),
@@ -150,9 +152,9 @@ def test_a_name_alone_is_a_plugin_without_options(load: Callable[..., Config]) -
     assert (config.encoders["image"].name, config.encoders["image"].options) == ("small-vit", {})
 
 
-@pytest.mark.parametrize("use", ["[a, b, a]"])
-def test_a_name_is_used_once(use: str, load: Callable[..., Config]) -> None:
-    assert "give each name once" in refusal(lambda: load(SMALL, f"sources.0.use={use}"))
+@pytest.mark.parametrize(("use", "said"), [("[a, b, a]", "give each name once"), ("[]", "at least 1 item")])
+def test_a_name_is_used_once(use: str, said: str, load: Callable[..., Config]) -> None:
+    assert said in refusal(lambda: load(SMALL, f"sources.0.use={use}"))
 
 
 @pytest.mark.parametrize("source", ["{name: table, share: 0}", "{path: x.csv}", "7"])
@@ -243,6 +245,10 @@ def test_of_two_overrides_of_one_key_the_later_holds(load: Callable[..., Config]
         ("train.lr", "'train.lr' is no override; write key=value, e.g. train.lr=1e-3"),
         ("run.x=1", "run.x: 'x' is below a plain value"),
         ("train.steps.x.y=1", "train.steps.x.y: 'x' is below a plain value"),
+        (
+            "train={steps: 5, lr: 1, lr: 2}",
+            "'train={steps: 5, lr: 1, lr: 2}': 'lr' is given twice, again in line 1: keep one",
+        ),
         ("sources.1.path=x", "sources.1.path: '1' is no position in a list of 1"),
         ("sources.1={name: glyphs}", "sources.1: '1' is no position in a list of 1"),
         ("sources.-1.path=x", "sources.-1.path: '-1' is no position in a list of 1"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from multimodal_ssl import Catalog, MapSource, Sample, features, hookimpl, objectives
 from multimodal_ssl.config import parse_config
@@ -62,6 +64,25 @@ def test_a_student_learns_the_similarities_of_its_teachers_alone(tmp_path: Path)
     found = binder.encode("a", range(60)) @ binder.encode("b", range(60)).T
     points = np.array([[np.sin(one), np.cos(one)] for one in range(60)])
     assert np.corrcoef(found.ravel(), (points @ points.T).ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("around", [{"name": "matryoshka", "widths": [3]}, {"name": "anchor", "anchor": "a"}])
+def test_what_is_made_of_distil_has_its_teachers(tmp_path: Path, around: dict[str, Any]) -> None:
+    values = values_of(tmp_path / "run", share=1.0)
+    values["objective"] = around | {"of": values["objective"]}
+    binder = fit(parse_config(values), catalog=KNOWN)
+    points = np.array([[np.sin(one), np.cos(one)] for one in range(60)])
+    for width in (3, None) if "widths" in around else (None,):
+        a, b = (binder.encode(name, range(60))[:, :width] for name in "ab")
+        found = (a / np.linalg.norm(a, axis=1, keepdims=True)) @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T
+        assert np.corrcoef(found.ravel(), (points @ points.T).ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("around", ["pairs", "centroid"])
+def test_what_can_have_no_teachers_says_how_it_can_be_turned_round(tmp_path: Path, around: str) -> None:
+    values = values_of(tmp_path / "run")
+    values["objective"] = {"name": around, "of": values["objective"]}
+    assert "objective: {name: distil, of: {name: " in refusal(lambda: fit(parse_config(values), catalog=KNOWN))
 
 
 def test_teachers_are_no_part_of_the_space(tmp_path: Path) -> None:

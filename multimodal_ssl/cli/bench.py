@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from multimodal_ssl.cli.pictures import Picture
+
 File = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -22,7 +24,7 @@ File = click.Path(path_type=Path, dir_okay=False)
 )  # fmt: skip
 @click.option("--leaks", is_flag=True, help="Look for items of the evaluation among those that were trained on.")
 @click.option("--zero-shot", metavar="NAME", help="Classify the items of this name by the names of classes.")
-@click.option("--by", default="text", show_default=True, help="What the names of classes are, for --zero-shot.")
+@click.option("--by", help="For --zero-shot: what the names of classes are.  [default: text]")
 @click.option("--classes", type=File, help="JSON: class -> name or list of prompts.  [default: the labels]")
 @click.option("--templates", type=File, help="Text, one a line: what names are put into, such as `a photo of a {}`.")
 @click.option("--label", metavar="COLUMN", help="Metadata that is an item's class.  [default: its group]")
@@ -31,10 +33,10 @@ File = click.Path(path_type=Path, dir_okay=False)
     "--far", "fars", type=click.FloatRange(0, 1, min_open=True), multiple=True,
     help="For --verify: share of wrong pairs accepted.  [default: 0.1, 0.01, 0.001, as far as pairs suffice]",
 )  # fmt: skip
-@click.option("--plot", type=File, help="For --verify: draw the ROC into this PNG.")
+@click.option("--plot", type=Picture(), help="For --verify: draw the ROC into this PNG.")
 @click.option("--space", is_flag=True, help="Measure the geometry: uniformity, rank, alignment, modality gap, hubs.")
 @click.option(
-    "--map", "map_path", type=File, help="Draw the space into this PNG: one dot an item, lines within samples."
+    "--map", "map_path", type=Picture(), help="Draw the space into this PNG: one dot an item, lines within samples."
 )
 @click.option(
     "--map-by", type=click.Choice(["pca", "umap"]),
@@ -49,7 +51,7 @@ def bench(
     direct: Path | None,
     leaks: bool,
     zero_shot: str | None,
-    by: str,
+    by: str | None,
     classes: Path | None,
     templates: Path | None,
     label: str | None,
@@ -80,7 +82,7 @@ def bench(
     from multimodal_ssl.files import write_text
     from multimodal_ssl.report import figures
 
-    for name, given in (("--classes", classes), ("--templates", templates), ("--label", label)):
+    for name, given in (("--by", by), ("--classes", classes), ("--templates", templates), ("--label", label)):
         if given and not zero_shot:
             raise InputError(f"{name} is for --zero-shot NAME: say which items to classify")
     for name, asked in (("--far", fars), ("--plot", plot)):
@@ -121,7 +123,7 @@ def bench(
         found["leaks"] = asdict(leaked)
     if zero_shot:
         classified = zero.classify(
-            binder, evaluation.items, zero_shot, by=by, label=label, classes=named, templates=put_into
+            binder, evaluation.items, zero_shot, by=by or "text", label=label, classes=named, templates=put_into
         )
         tables.print_zero_shot(classified)
         found["zero_shot"] = asdict(classified)

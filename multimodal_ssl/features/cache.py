@@ -219,12 +219,18 @@ def open_store(binder: Binder, name: str, folder: Path | None) -> FeatureStore:
     encoder = binder.encoder(name)
     about = json.loads(binder.recipe)["encoders"][name]
     about = {what: about[what] for what in ("name", "options", "lora")}
+    about["options"] = {option: _one_spelling(value) for option, value in about["options"].items()}
     about["preparation"] = binder.preparation.get(name)
     width = encoder.width
     if isinstance(binder.heads[name], TokenHead):
         about, width = about | {"tokens": True}, encoder.token_width
     fingerprint = fingerprint_of(json.dumps(about, sort_keys=True), encoder.state_dict())
     return FeatureStore((folder or default_folder()) / fingerprint[:32], width, about)
+
+
+def _one_spelling(value: Any) -> Any:
+    """Return an option of an encoder; of a path, however it is spelt, one form."""
+    return str(Path(value).resolve()) if isinstance(value, str) and os.path.exists(value) else value
 
 
 def compute(look: Look, supply: Supply, workers: int, pooling: Collection[str] = ()) -> Known:

@@ -159,6 +159,8 @@ def pairs(
     for name, weight in (weights or {}).items():
         if name not in known:
             raise InputError(f"'pairs', option weights: no source has the pair {name!r}: {nearest(name, known)}")
+        if known[name] in given:
+            raise InputError(f"'pairs', option weights: {name!r} is given twice, once the other way round: keep one")
         given[known[name]] = weight
     return Balanced(pairs, of, [given.get((a, b), 1.0) for a, b in pairs])
 
@@ -240,7 +242,10 @@ def distil(
     names = sorted({name for pair in pairs for name in pair})
     for name in teachers:
         if name not in names:
-            raise InputError(f"'distil', option teachers: no source has {name!r} in a pair: {nearest(name, names)}")
+            raise InputError(
+                f"'distil', option teachers: no source has {name!r} in a pair: {nearest(name, names)}; of pairs and of "
+                "centroid it is no part: objective: {name: distil, of: {name: pairs}, ...}"
+            )
     taught = [pair for pair in pairs if set(pair) <= teachers.keys()]
     if not taught:
         raise InputError("'distil', option teachers: give those of two items at least that stand together in a source")

@@ -15,13 +15,24 @@ from multimodal_ssl.types import Alignment, Objective
 OTHERS = "(others)"  # the name of the centroid, which no items can have
 
 
+def _first(parts: nn.ModuleDict, name: str) -> Objective:
+    """Return the first of the objectives of an objective; raise InputError if they have teachers."""
+    first = next(iter(parts.values()))
+    assert isinstance(first, Objective), "nn.ModuleDict forgets the type"
+    if first.taught_by:
+        raise InputError(
+            f"{name!r} has no teachers: turn it round, objective: {{name: distil, of: {{name: {name}}}, ...}}"
+        )
+    return first
+
+
 class Anchor(Objective):
     """An objective of those pairs alone that hold the anchor: a star (ImageBind, Girdhar et al. 2023, section 3.2)."""
 
     def __init__(self, inner: Objective, anchor: str) -> None:
         super().__init__()
         self.inner, self.anchor = inner, anchor
-        self.trusts, self.wants_groups = inner.trusts, inner.wants_groups
+        self.trusts, self.wants_groups, self.taught_by = inner.trusts, inner.wants_groups, inner.taught_by
 
     def terms(self, names: Collection[str]) -> int:
         return self.inner.terms(names) if self.anchor in names else 0
@@ -50,8 +61,7 @@ class Balanced(Objective):
         super().__init__()
         self.pairs = tuple(pairs)
         self.parts = nn.ModuleDict({f"{a}-{b}": make([(a, b)]) for a, b in pairs})
-        first = next(iter(self.parts.values()))
-        assert isinstance(first, Objective), "nn.ModuleDict forgets the type"
+        first = _first(self.parts, "pairs")
         self.trusts, self.wants_groups, self.chance = first.trusts, first.wants_groups, first.loss_at_chance
         self.weights = torch.tensor(weights) / (sum(weights) / len(weights))
         self.register_buffer("met", torch.zeros(len(pairs), dtype=torch.float64))
@@ -84,8 +94,7 @@ class Centroid(Objective):
     def __init__(self, names: Sequence[str], make: Callable[[Pairs], Objective]) -> None:
         super().__init__()
         self.parts = nn.ModuleDict({name: make([(name, OTHERS)]) for name in names})
-        first = next(iter(self.parts.values()))
-        assert isinstance(first, Objective), "nn.ModuleDict forgets the type"
+        first = _first(self.parts, "centroid")
         self.trusts, self.wants_groups, self.chance = first.trusts, first.wants_groups, first.loss_at_chance
 
     def terms(self, names: Collection[str]) -> int:
@@ -107,6 +116,8 @@ class Centroid(Objective):
 class Matryoshka(Objective):
     """The mean of an objective over the whole views and their first dimensions (Kusupati et al. 2022, eq. 1, c = 1).
 
+    Teachers' embeddings stay whole.
+
     Args:
         widths: so many first dimensions, each a unit vector of its own.
     """
@@ -114,7 +125,7 @@ class Matryoshka(Objective):
     def __init__(self, inner: Objective, widths: Sequence[int]) -> None:
         super().__init__()
         self.inner, self.widths = inner, tuple(widths)
-        self.trusts, self.wants_groups = inner.trusts, inner.wants_groups
+        self.trusts, self.wants_groups, self.taught_by = inner.trusts, inner.wants_groups, inner.taught_by
 
     def terms(self, names: Collection[str]) -> int:
         return self.inner.terms(names)
@@ -122,13 +133,14 @@ class Matryoshka(Objective):
     def forward(self, views: Mapping[str, Tensor], weight: Tensor, group: Tensor) -> Alignment:
         whole: Alignment = self.inner(views, weight, group)
         losses = [whole.loss]
+        learning = {name: view for name, view in views.items() if name not in self.taught_by}
         for width in self.widths:
-            if width >= (dim := next(iter(views.values())).shape[1]):
+            if width >= (dim := next(iter(learning.values())).shape[1]):
                 raise InputError(
                     f"'matryoshka', option widths: {width} of binder.dim={dim} is no part: give smaller ones"
                 )
-            first = {name: F.normalize(view[:, :width], dim=-1) for name, view in views.items()}
-            losses.append(self.inner(first, weight, group).loss)
+            first = {name: F.normalize(view[:, :width], dim=-1) for name, view in learning.items()}
+            losses.append(self.inner({**views, **first}, weight, group).loss)
         return Alignment(torch.stack(losses).mean(), whole.agreement)
 
     def loss_at_chance(self, batch: int) -> float | None:

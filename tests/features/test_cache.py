@@ -136,6 +136,17 @@ def test_other_weights_options_or_items_are_other_features(tmp_path) -> None:
     assert MADE["encoded"] == 32
 
 
+def test_a_path_is_the_same_however_it_is_spelt(tmp_path, monkeypatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    binder = binder_of()
+    for spelt in ("model", "./model", str(tmp_path / "model")):
+        one = {"name": "waves", "options": {"model": spelt}, "lora": None}
+        binder.recipe = json.dumps({"encoders": dict.fromkeys("ab", one)})
+        cached(binder, [Supply(Numbers(10), ("a", "b"))], {"a": 1}, folder=tmp_path / "cache")
+    assert MADE["encoded"] == 10
+
+
 def test_features_of_an_encoder_of_other_files_are_others(tmp_path) -> None:
     binder = binder_of()
     for digest in ("one", "one", "another"):

@@ -57,6 +57,17 @@ def test_what_a_stopped_process_left_behind_is_written_over(tmp_path, torn) -> N
     assert store.vectors()[store.find(np.array([1, 2]))].tolist() == rows(1, 2).tolist()
 
 
+@pytest.mark.parametrize("size", [None, 0, 5])
+def test_vectors_that_were_lost_are_told(tmp_path, size) -> None:
+    FeatureStore(tmp_path, 3, {}).append(np.array([1]), rows(1)[:, None])
+    if size is None:
+        (tmp_path / "vectors.f32").unlink()
+    else:
+        (tmp_path / "vectors.f32").write_bytes(bytes(size))
+    with pytest.raises(InputError, match=r"vectors\.f32 is cut short or lost: remove its folder"):
+        FeatureStore(tmp_path, 3, {})
+
+
 def test_an_item_may_have_several_rows(tmp_path) -> None:
     store = FeatureStore(tmp_path, 3, {})
     store.append(np.array([5]), [rows(1, 2)])

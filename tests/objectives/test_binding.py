@@ -116,6 +116,8 @@ def test_weights_of_pairs_are_what_they_count() -> None:
     objective, found = make("pairs", weights={"text-image": 3}), views("image", "text", "audio")
     losses = [pair_loss(found, *pair) for pair in PAIRS]
     torch.testing.assert_close(loss_of(objective, found), (3 * losses[0] + losses[1] + losses[2]) / 5)
+    with pytest.raises(InputError, match="'pairs', option weights: 'text-image' is given twice"):
+        make("pairs", weights={"image-text": 2, "text-image": 3})
     with pytest.raises(InputError, match="'pairs', option weights: no source has the pair 'image-txt'"):
         make("pairs", weights={"image-txt": 1})
 
