@@ -1,4 +1,4 @@
-"""Make docs/binding-results.md from results/binding and results/cached."""
+"""Make docs/binding-results.md from results/binding, cached, exclusive-or and parity."""
 
 from __future__ import annotations
 
@@ -103,6 +103,13 @@ def speed(found: dict[str, Any]) -> str:
     )
 
 
+def exclusive_or() -> str:
+    """Return the table of what is answered where any two modalities are independent."""
+    found = json.loads((RESULTS / "exclusive-or" / "objectives.json").read_text())
+    lines = [f"| {name} | {len(values)} | {told(values)} |" for name, values in found["accuracy"].items()]
+    return "\n".join(["| objective | seeds | right |", "|---|---|---|", *lines]) + "\n"
+
+
 def main() -> None:
     """Write the page."""
     results = {path.stem: json.loads(path.read_text()) for path in sorted((RESULTS / "binding").glob("*.json"))}
@@ -110,8 +117,8 @@ def main() -> None:
     cached = {path.stem: json.loads(path.read_text()) for path in (RESULTS / "cached").glob("*.json")}
     parts = [
         "# Binding and pretrained encoders, measured\n",
-        "Made by `benchmarks/binding_tables.py` from what `benchmarks/binding.py` and `benchmarks/cached.py` "
-        "measured.\n",
+        "Made by `benchmarks/binding_tables.py` from what `binding.py`, `cached.py`, `exclusive_or.py` and `parity/` "
+        "of `benchmarks` measured.\n",
         "## What emerges\n",
         "Of glyphs, image-text and image-outline are trained; of digits, image-text and audio-text. R@1 is the mean of "
         "both directions, and of seeds with its range. Direct training sees nothing but the pair, for as many "
@@ -125,6 +132,15 @@ def main() -> None:
         "## Heads from the cache\n",
         speed(cached["speed"]) + "\nOn two cores. Alt texts and captions of openstax, through the same text model:\n",
         heads(cached["quality"]),
+        "## What no pair tells\n",
+        "c = a xor b of 6 bits each: the share of queries b and c whose a is found among all 64, by the product of "
+        "their vectors (see `mmssl search --product`); chance is 0.016.\n",
+        exclusive_or(),
+        "## Parity\n",
+        "Largest differences from the authors' code (of GRAM, from its formula without label smoothing), in float64 "
+        "over ten batches: `benchmarks/parity/objectives.py`. Of the six towers of ImageBind: "
+        "`benchmarks/results/parity/imagebind.txt`.\n",
+        (RESULTS / "parity" / "objectives.txt").read_text(),
     ]
     (ROOT / "docs" / "binding-results.md").write_text("\n".join(parts))
 
