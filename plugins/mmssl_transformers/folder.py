@@ -18,10 +18,12 @@ QUIET = {"_raise_exceptions_for_missing_entries": False}
 
 
 def read_config(model: str, name: str, path: str = "", *, optional: bool = False) -> Any:
-    """Return what a JSON file in the model's folder says."""
+    """Return what a JSON file in the model's folder says; nothing, where it is `optional` and not there."""
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise InputError(f"{model} has a module outside of its folder: {path}")
     found = read("", model, lambda: cached_file(model, name, subfolder=path, **(QUIET if optional else {})))
+    if found is None and not optional:  # transformers says nothing of a config.json that is not there
+        raise InputError(f"{model} lacks {PurePosixPath(path) / name}: its download or copy is not whole")
     if found is None:
         return {}
     with open(found, encoding="utf-8") as file:

@@ -202,6 +202,16 @@ def test_modules_that_are_not_known_are_refused_by_name(make):
             encoder_of(folder)
 
 
+@pytest.mark.parametrize(("place", "module"), [("1_Pooling", 1), ("2_Dense", 2), ("3_LayerNorm", 3)])
+def test_a_module_without_its_config_is_refused_by_name(make, no_hub, place, module):
+    folder = make(Dense(16, 7), LayerNorm(7), modes="cls")
+    assert json.loads((folder / "modules.json").read_text())[module]["path"] == place
+    (folder / place / "config.json").unlink()
+    with pytest.raises(InputError, match=f"lacks {place}/config.json") as caught:
+        encoder_of(folder)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_activation_that_is_not_of_torch_is_refused(make):
     folder = make(Dense(16, 7))
     path = folder / "2_Dense" / "config.json"
