@@ -1,0 +1,63 @@
+"""What no encoder of transformers can be made of is said in one line."""
+
+import json
+import shutil
+
+import pytest
+import transformers
+
+from multimodal_ssl import InputError
+
+from .test_hugging_face import SIZES, encoder_of, features_of, save_bert
+
+ROBERTA = SIZES | {"max_position_embeddings": 24, "bos_token_id": 2, "eos_token_id": 3}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return save_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture
+def bert(saved, tmp_path):
+    """Return a folder that a test may change."""
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def change(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refused(make, complaint):
+    with pytest.raises(InputError, match=complaint) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["Roberta", "XLMRoberta", "Camembert", "MPNet"])
+def test_another_padding_is_refused_where_positions_are_counted_by_it(bert, kind):
+    config = getattr(transformers, f"{kind}Config")(**ROBERTA | {"pad_token_id": 1})
+    transformers.AutoModel.from_config(config).save_pretrained(bert)
+    refused(lambda: encoder_of(bert), "pads with id 0 and the model with 1, by which it counts positions: it is anoth")
+
+
+def test_the_padding_of_the_tokenizer_may_be_that_of_the_model(bert):
+    transformers.RobertaModel(transformers.RobertaConfig(**ROBERTA, pad_token_id=0)).save_pretrained(bert)
+    assert features_of(encoder_of(bert), ["a red fox", "fox"]).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "ids", [{"pad_token_id": 1}, {"bos_token_id": 9, "eos_token_id": 9, "cls_token_id": 9}], ids=str
+)
+def test_other_special_ids_do_no_harm(bert, ids):
+    change(bert / "config.json", **ids)
+    assert encoder_of(bert).width == SIZES["hidden_size"]
+
+
+def test_an_id_behind_the_last_row_of_the_model_is_refused(bert):
+    path = bert / "tokenizer.json"
+    rules = json.loads(path.read_text())
+    rules["model"]["vocab"]["red"] = 500
+    path.write_text(json.dumps(rules))
+    refused(lambda: encoder_of(bert), "has ids up to 500 and the model 16 tokens: it is another model's")
