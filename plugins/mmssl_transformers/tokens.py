@@ -84,7 +84,7 @@ def _check_ids(model: str, tokenizer: Any, tower: Any) -> None:
     of it. CLIP's pads with 1 and ends with 2, and its tokenizer does both with 49407; what is tuned from Llama has any
     padding.
     """
-    rows = tower.get_input_embeddings().num_embeddings
+    rows = _words(model, tower).num_embeddings
     largest = max(tokenizer.get_vocab().values())
     if largest >= rows:
         raise InputError(
@@ -96,6 +96,20 @@ def _check_ids(model: str, tokenizer: Any, tower: Any) -> None:
                 f"the tokenizer of {model} pads with id {tokenizer.pad_token_id} and the model with "
                 f"{table.padding_idx}, by which it counts positions: it is another model's"
             )
+
+
+def _words(model: str, tower: Any) -> nn.Embedding:
+    """Return the table that a model looks its tokens up in; raise InputError if it has none."""
+    try:
+        table = tower.get_input_embeddings()
+    except (NotImplementedError, AttributeError):  # so says transformers of wav2vec 2.0
+        table = None
+    if not isinstance(table, nn.Embedding):  # of images and sounds it may be a convolution
+        raise InputError(
+            f"{model} looks no tokens up ({type(tower).__name__}): hf-text and sentence-transformers-text take models "
+            "of text"
+        )
+    return table
 
 
 def _positions(tower: Any) -> list[nn.Embedding]:

@@ -8,6 +8,7 @@ import transformers
 
 from multimodal_ssl import InputError
 
+from . import hf_sounds, test_hf_image
 from .test_hugging_face import SIZES, encoder_of, features_of, save_bert
 
 ROBERTA = SIZES | {"max_position_embeddings": 24, "bos_token_id": 2, "eos_token_id": 3}
@@ -61,3 +62,10 @@ def test_an_id_behind_the_last_row_of_the_model_is_refused(bert):
     rules["model"]["vocab"]["red"] = 500
     path.write_text(json.dumps(rules))
     refused(lambda: encoder_of(bert), "has ids up to 500 and the model 16 tokens: it is another model's")
+
+
+@pytest.mark.parametrize("name", ["whisper", "wav2vec2", "ast", "vit", "dinov2", "siglip2"])
+def test_a_model_of_something_else_is_none_of_text_even_beside_a_tokenizer(bert, name):
+    save = hf_sounds.save_model if name in hf_sounds.MODELS else test_hf_image.save_model
+    save(bert, name)
+    refused(lambda: encoder_of(bert), "looks no tokens up .* take models of text")
