@@ -7,6 +7,7 @@ import pickle
 import re
 import textwrap
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
+from transformers.utils import find_adapter_config_file
 
 from mmssl_pretrained.tower import freeze_unused
 from mmssl_transformers.joint import is_joint
@@ -56,13 +58,14 @@ def settings_of(tower: Any) -> dict[str, Any]:
 def load_tower(model: str, *, projected: bool = False, subfolder: str = "") -> tuple[Any, set[str]]:
     """Return a model in float32 and eval mode, and the names of the parameters that its checkpoint lacks.
 
-    Raises InputError if it can't be had, or its weights do not fit its config.
+    Raises InputError if it can't be had, has an adapter beside it, or its weights do not fit its config.
 
     Args:
         model: a name on the hub or a local folder; of an encoder-decoder, the encoder is taken.
         projected: prefer the class with a projection where the checkpoint is of one and the config names it.
         subfolder: of the model's folder.
     """
+    _check_adapter(model, subfolder)
     place = {"subfolder": subfolder, "trust_remote_code": False}
     config = read("", model, lambda: AutoConfig.from_pretrained(model, **place))
     architecture = (config.architectures or [""])[0]
@@ -90,6 +93,20 @@ def load_tower(model: str, *, projected: bool = False, subfolder: str = "") -> t
     encoder = tower.get_encoder()
     names = {id(one): name for name, one in encoder.named_parameters()}
     return encoder, {names[id(one)] for name, one in tower.named_parameters() if name in missing and id(one) in names}
+
+
+def _check_adapter(model: str, subfolder: str) -> None:
+    """Raise InputError for a model with an adapter of peft.
+
+    transformers would put it in by itself, frozen as all of the model then is, and where it names another model, take
+    that one: what is trained, and saved in a run, would be neither.
+    """
+    for place in {"", subfolder}:  # transformers looks in the first, whatever the second
+        if read("", model, partial(find_adapter_config_file, model, subfolder=place)) is not None:
+            raise InputError(
+                f"{model} has an adapter (adapter_config.json): merge it into its model first, with peft's "
+                "merge_and_unload, and give the folder that save_pretrained then writes"
+            )
 
 
 def _belongs(key: str, tower: Any, *, bare: bool) -> bool:

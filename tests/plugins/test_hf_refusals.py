@@ -3,14 +3,17 @@
 import json
 import shutil
 
+import peft
 import pytest
 import transformers
 
-from multimodal_ssl import InputError
+import mmssl_transformers
+from multimodal_ssl import Catalog, InputError
 
 from . import hf_sounds, test_hf_image
 from .test_hugging_face import SIZES, encoder_of, features_of, save_bert
 
+CATALOG = Catalog.of(transformers=mmssl_transformers)
 ROBERTA = SIZES | {"max_position_embeddings": 24, "bos_token_id": 2, "eos_token_id": 3}
 
 
@@ -69,3 +72,31 @@ def test_a_model_of_something_else_is_none_of_text_even_beside_a_tokenizer(bert,
     save = hf_sounds.save_model if name in hf_sounds.MODELS else test_hf_image.save_model
     save(bert, name)
     refused(lambda: encoder_of(bert), "looks no tokens up .* take models of text")
+
+
+def make_sentences(folder):
+    """Make of a folder of transformers one of sentence-transformers."""
+    modules = [("", "sentence_transformers.models.Transformer"), ("1_Pooling", "sentence_transformers.models.Pooling")]
+    (folder / "modules.json").write_text(json.dumps([{"path": path, "type": kind} for path, kind in modules]))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "mean"}))
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["beside-its-model", "alone"])
+@pytest.mark.parametrize("name", ["hf-text", "sentence-transformers-text", "hf-image", "hf-audio"])
+def test_an_adapter_is_to_be_merged_first(bert, no_hub, tmp_path_factory, name, whole):
+    if name == "hf-image":
+        test_hf_image.save_model(bert, "vit")
+    elif name == "hf-audio":
+        hf_sounds.save_model(bert, "ast")
+    elif name == "sentence-transformers-text":
+        make_sentences(bert)
+    options = {"model": str(bert)}
+    assert CATALOG.create("encoders", name, options=options).width == SIZES["hidden_size"]
+    config = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    adapted = peft.get_peft_model(transformers.AutoModel.from_pretrained(bert), config)
+    if not whole:
+        (bert / "model.safetensors").unlink()
+        (bert / "config.json").unlink()
+    adapted.save_pretrained(bert)
+    refused(lambda: CATALOG.create("encoders", name, options=options), "has an adapter .* merge_and_unload")
