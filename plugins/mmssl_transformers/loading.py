@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils import find_adapter_config_file
 
+from mmssl_pretrained.hub import hub_or_cache
 from mmssl_pretrained.tower import freeze_unused
 from mmssl_transformers.joint import is_joint
 from multimodal_ssl import InputError
@@ -37,7 +39,8 @@ T = TypeVar("T")
 def read(what: str, model: str, load: Callable[[], T]) -> T:
     """Return what `load` reads of a model; raise InputError, in one line, where it can't be had."""
     try:
-        return load()
+        with hub_or_cache(needed=not Path(model).exists()):
+            return load()
     except _DAMAGED as error:
         raise InputError(
             f"transformers can't load {what}{model!r} ({type(error).__name__}): a file is damaged, or a pointer in its "
