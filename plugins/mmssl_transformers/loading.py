@@ -6,13 +6,15 @@ import json
 import pickle
 import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
@@ -24,7 +26,9 @@ from mmssl_transformers.joint import is_joint
 from multimodal_ssl import InputError
 
 # What transformers raises of a hub that can't be reached, a damaged file, a wrong config, a library that it lacks.
-_UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError)
+_UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError)
+# What comes of a file that says something else than it should.
+_MALFORMED = (TypeError, KeyError, AttributeError, ArithmeticError, MemoryError, StrictDataclassError)
 # What comes of weights that are none. Torch's words advise to load the pickle unchecked: they are not repeated.
 _DAMAGED = (SafetensorError, pickle.UnpicklingError, EOFError, IndexError)
 
@@ -36,8 +40,15 @@ STRAY = re.compile(
 T = TypeVar("T")
 
 
-def read(what: str, model: str, load: Callable[[], T]) -> T:
-    """Return what `load` reads of a model; raise InputError, in one line, where it can't be had."""
+def read(what: str, model: str, load: Callable[[], T], *, file: str = "config.json") -> T:
+    """Return what `load` reads of a model; raise InputError, in one line, where it can't be had.
+
+    Args:
+        what: of the model, with an "of" behind it.
+        model: its name.
+        load: reads it.
+        file: what to look at if a value in it is not as it should be.
+    """
     try:
         with hub_or_cache(needed=not Path(model).exists()):
             return load()
@@ -46,10 +57,29 @@ def read(what: str, model: str, load: Callable[[], T]) -> T:
             f"transformers can't load {what}{model!r} ({type(error).__name__}): a file is damaged, or a pointer in its "
             "place (fetch it with git lfs pull), or holds more than tensors; give what save_pretrained writes"
         ) from error
+    except _MALFORMED as error:
+        raise InputError(
+            f"transformers can't load {what}{model!r} ({type(error).__name__}: {textwrap.shorten(str(error), 300)}): a "
+            f"value in its {file} is not as save_pretrained writes it"
+        ) from error
     except _UNLOADABLE as error:
         raise InputError(
             f"transformers can't load {what}{model!r} ({textwrap.shorten(str(error), 300)}); without the model hub, "
             "give a local folder that holds config, weights and preparation, as save_pretrained writes them"
+        ) from error
+
+
+@contextmanager
+def preparing(model: str) -> Iterator[None]:
+    """Try a preparation inside; raise InputError, in one line, where it fails."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (*_MALFORMED, ValueError, RuntimeError, IndexError) as error:
+        raise InputError(
+            f"the preparation of {model} fails ({type(error).__name__}: {textwrap.shorten(str(error), 300)}): a value "
+            "in its preprocessor_config.json is not as save_pretrained writes it"
         ) from error
 
 

@@ -69,6 +69,7 @@ def load_tokenizer(model: str, subfolder: str = "") -> Any:
         "the tokenizer of ",
         model,
         lambda: AutoTokenizer.from_pretrained(model, subfolder=subfolder, trust_remote_code=False),
+        file="tokenizer_config.json or tokenizer.json",
     )
     if len(tokenizer) < len(tokenizer.all_special_ids) + 2:
         # transformers makes up an empty one where there is none; T5's has one token, the space.

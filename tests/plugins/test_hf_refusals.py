@@ -100,3 +100,34 @@ def test_an_adapter_is_to_be_merged_first(bert, no_hub, tmp_path_factory, name, 
         (bert / "config.json").unlink()
     adapted.save_pretrained(bert)
     refused(lambda: CATALOG.create("encoders", name, options=options), "has an adapter .* merge_and_unload")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change", "complaint"),
+    [
+        ("vit", "config.json", {"hidden_size": "x"}, "hidden_size.*expected int"),
+        ("vit", "config.json", {"patch_size": 0}, "ZeroDivisionError"),
+        ("vit", "preprocessor_config.json", None, "AttributeError"),
+        ("vit", "preprocessor_config.json", {"resample": 99}, "KeyError: 99"),
+        ("bert", "config.json", {"hidden_size": "x"}, "hidden_size.*expected int"),
+        ("bert", "tokenizer_config.json", None, "AttributeError"),
+        ("bert", "tokenizer.json", None, "TypeError"),
+        ("ast", "config.json", {"hidden_act": "x"}, "KeyError: 'x'"),
+        ("ast", "preprocessor_config.json", None, "AttributeError"),
+        ("wav2vec2", "preprocessor_config.json", {"sampling_rate": "x"}, "TypeError"),
+        ("whisper", "preprocessor_config.json", {"sampling_rate": 0}, "RuntimeError"),
+    ],
+)
+def test_a_file_that_says_something_else_than_it_should_is_refused_by_name(bert, no_hub, name, file, change, complaint):
+    kinds = {"vit": "hf-image", "bert": "hf-text"}
+    if name == "vit":
+        test_hf_image.save_model(bert, name)
+    elif name != "bert":
+        hf_sounds.save_model(bert, name)
+    path = bert / file
+    path.write_text(json.dumps([] if change is None else json.loads(path.read_text()) | change))
+    options = {"model": str(bert)} | ({"seconds": 1.0} if name == "wav2vec2" else {})
+    refused(
+        lambda: CATALOG.create("encoders", kinds.get(name, "hf-audio"), options=options),
+        f"{complaint}.*: a value in its .*{file}.* is not as save_pretrained writes it",
+    )
