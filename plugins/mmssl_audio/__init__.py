@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
+from mmssl_pretrained.options import Seconds
 from multimodal_ssl import hookimpl
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def audio() -> Modality:
 def log_mel_conv(
     *,
     rate: Annotated[int, Ge(100)] = 16000,
-    seconds: float = 2.0,
+    seconds: Seconds = 2.0,
     mels: Annotated[int, Ge(1)] = 64,
     width: Annotated[int, Ge(1)] = 32,
     augment: bool = True,
@@ -37,7 +38,7 @@ def log_mel_conv(
 def spectrogram_transformer(
     *,
     rate: Annotated[int, Ge(100)] = 16000,
-    seconds: float = 2.0,
+    seconds: Seconds = 2.0,
     mels: Annotated[int, Ge(1)] = 64,
     bands: Annotated[int, Ge(1)] | None = None,
     frames: Annotated[int, Ge(1)] = 4,
@@ -72,7 +73,7 @@ def torchaudio_bundle(
     weights: str | None = None,
     config: dict[str, Any] | None = None,
     layer: int | None = None,
-    seconds: float = 10.0,
+    seconds: Seconds = 10.0,
 ) -> Encoder:
     """A pretrained wav2vec 2.0, HuBERT or WavLM of torchaudio, at the rate that it was trained on.
 

@@ -11,6 +11,7 @@ from typing import Any
 import open_clip
 from safetensors import SafetensorError
 
+from mmssl_pretrained.hub import hub_or_cache
 from multimodal_ssl import InputError
 from multimodal_ssl.errors import nearest
 
@@ -47,9 +48,10 @@ def load_model(model: str, pretrained: str | None) -> tuple[str, Any]:
     if pretrained is not None:
         _check_pretrained(name, pretrained)
     try:
-        loaded = open_clip.create_model(
-            name, pretrained, pretrained_text=False, require_pretrained=brings_weights or pretrained is not None
-        )
+        with hub_or_cache(needed=needs_hub(name, pretrained)):
+            loaded = open_clip.create_model(
+                name, pretrained, pretrained_text=False, require_pretrained=brings_weights or pretrained is not None
+            )
     except _UNLOADABLE as error:
         what = model if pretrained is None else f"{pretrained} for {model}"
         raise InputError(
@@ -97,3 +99,12 @@ def _register(path: str) -> str:
     elif known != config:
         raise InputError(f"open_clip has another architecture that is named {name!r}: rename {path}")
     return name
+
+
+def needs_hub(name: str, pretrained: str | None) -> bool:
+    """Tell whether weights, or the tokenizer or the text tower that a config names, may have to come from the hub."""
+    if name.startswith(("hf-hub:", "local-dir:")):
+        return name.startswith("hf-hub:")
+    text = open_clip.get_model_config(name)["text_cfg"]
+    tagged = pretrained is not None and bool(open_clip.get_pretrained_cfg(name, pretrained))
+    return tagged or "hf_model_name" in text or "hf_tokenizer_name" in text

@@ -15,10 +15,11 @@ import transformers
 from torch import Tensor, nn
 
 from mmssl_open_clip.hidden import text_tokens
-from mmssl_open_clip.loading import load_model
+from mmssl_open_clip.loading import load_model, needs_hub
 from mmssl_open_clip.tokens import Tokens
 from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_pretrained.describe import describe
+from mmssl_pretrained.hub import hub_or_cache
 from multimodal_ssl import Encoder, InputError, Inputs
 
 
@@ -40,7 +41,8 @@ class OpenClipText(Encoder):
         super().__init__()
         name, tower = load_model(model, pretrained)
         try:
-            self.tokens = Tokens(open_clip.get_tokenizer(name))
+            with hub_or_cache(needed=needs_hub(name, None)):
+                self.tokens = Tokens(open_clip.get_tokenizer(name))
         except (OSError, ValueError, ImportError) as error:
             raise InputError(
                 f"open_clip can't load the tokenizer of {model} ({textwrap.shorten(str(error), 300)}); without the "

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import nn
 
+from mmssl_pretrained.hub import hub_or_cache
 from multimodal_ssl import InputError
 from multimodal_ssl.errors import nearest
 
@@ -42,11 +43,12 @@ def load_model(model: str, pretrained: bool | str) -> nn.Module:
     if isinstance(pretrained, str) and not Path(pretrained).is_file():
         raise InputError(f"pretrained={pretrained!r} is no file: give the path of a checkpoint, true or false")
     try:
-        loaded: Any = (
-            _from_checkpoint(model, pretrained)
-            if isinstance(pretrained, str)
-            else timm.create_model(model, pretrained=pretrained)
-        )
+        with hub_or_cache(needed=model.startswith("hf-hub:") or pretrained is True):
+            loaded: Any = (
+                _from_checkpoint(model, pretrained)
+                if isinstance(pretrained, str)
+                else timm.create_model(model, pretrained=pretrained)
+            )
     except _UNLOADABLE as error:
         what = f"{pretrained} for {model}" if isinstance(pretrained, str) else model
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from mmssl_pretrained.options import Seconds
 from multimodal_ssl import hookimpl
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def hf_image(*, model: str, pooling: Literal["cls", "mean", "pooled", "projected
 
 
 def hf_audio(
-    *, model: str, pooling: Literal["mean", "cls", "pooled", "projected"] | None = None, seconds: float | None = None
+    *, model: str, pooling: Literal["mean", "cls", "pooled", "projected"] | None = None, seconds: Seconds | None = None
 ) -> Encoder:
     """Any transformers AutoModel for sounds (CLAP, AST, Whisper, wav2vec 2.0, HuBERT, WavLM), by name or local folder.
 

@@ -23,7 +23,7 @@ from mmssl_pretrained.tower import bake, hold_statistics
 from mmssl_pretrained.waves import Waves, by_length, least_samples
 from mmssl_transformers.clap import fuse
 from mmssl_transformers.joint import part, project, projects, within
-from mmssl_transformers.loading import load_tower, read, settings_of, settle
+from mmssl_transformers.loading import load_tower, preparing, read, settings_of, settle
 from mmssl_transformers.pooling import Pooling, choose, offered, pool_tokens
 from multimodal_ssl import Encoder, InputError, Inputs
 
@@ -57,6 +57,7 @@ class HuggingFaceAudio(Encoder):
             "the feature extractor of ",
             model,
             lambda: AutoFeatureExtractor.from_pretrained(model, trust_remote_code=False),
+            file="preprocessor_config.json",
         )
         tower, missing = load_tower(model, projected=pooling in (None, "projected"))
         joint = projects(tower, "audio") and pooling in (None, "projected")
@@ -72,11 +73,12 @@ class HuggingFaceAudio(Encoder):
             if window is not None and not self._fuses:  # it would take a random part of a longer sound
                 seconds = min(window, seconds or window)
         rate = self.extractor.sampling_rate
-        self.waves = Waves(
-            rate=rate, seconds=seconds, least=_least(config, rate), window=None if self._fuses else window
-        )
         self._hears_padding = False
-        inputs = self.collate([self._extract(_noise(rate), None)])
+        with preparing(model):
+            self.waves = Waves(
+                rate=rate, seconds=seconds, least=_least(config, rate), window=None if self._fuses else window
+            )
+            inputs = self.collate([self._extract(_noise(rate), None)])
         self.pooling: Pooling = "projected"
         self._token_width = 0
         try:

@@ -22,7 +22,7 @@ from mmssl_pretrained.describe import describe
 from mmssl_pretrained.tokens import as_tokens, channels_first, width_of_tokens
 from mmssl_pretrained.tower import hold_statistics
 from mmssl_transformers.joint import part, project, projects, within
-from mmssl_transformers.loading import load_tower, read, settings_of, settle
+from mmssl_transformers.loading import load_tower, preparing, read, settings_of, settle
 from mmssl_transformers.pooling import Pooling, choose, count_special, offered, pool_tokens
 from multimodal_ssl import Encoder, InputError, Inputs
 
@@ -51,13 +51,17 @@ class HuggingFaceImage(Encoder):
     def __init__(self, *, model: str, pooling: Pooling | None) -> None:
         super().__init__()
         self.processor = read(
-            "the image processor of ", model, lambda: AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
+            "the image processor of ",
+            model,
+            lambda: AutoImageProcessor.from_pretrained(model, trust_remote_code=False),
+            file="preprocessor_config.json",
         )
         tower, missing = load_tower(model, projected=pooling in (None, "projected"))
         joint = projects(tower, "image") and pooling in (None, "projected")
         self.tower: nn.Module = tower if joint else part(model, tower, "image")
-        self._size, self._late = _inspect(model, self.processor)
-        inputs = self.collate([self.prepare(PICTURES[0])])
+        with preparing(model):
+            self._size, self._late = _inspect(model, self.processor)
+            inputs = self.collate([self.prepare(PICTURES[0])])
         self.pooling: Pooling = "projected"
         self._token_width = 0
         first: Tensor | None = None

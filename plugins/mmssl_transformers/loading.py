@@ -6,21 +6,29 @@ import json
 import pickle
 import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
+from transformers.utils import find_adapter_config_file
 
+from mmssl_pretrained.hub import hub_or_cache
 from mmssl_pretrained.tower import freeze_unused
 from mmssl_transformers.joint import is_joint
 from multimodal_ssl import InputError
 
 # What transformers raises of a hub that can't be reached, a damaged file, a wrong config, a library that it lacks.
-_UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError)
+_UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError)
+# What comes of a file that says something else than it should.
+_MALFORMED = (TypeError, KeyError, AttributeError, ArithmeticError, MemoryError, StrictDataclassError)
 # What comes of weights that are none. Torch's words advise to load the pickle unchecked: they are not repeated.
 _DAMAGED = (SafetensorError, pickle.UnpicklingError, EOFError, IndexError)
 
@@ -32,19 +40,46 @@ STRAY = re.compile(
 T = TypeVar("T")
 
 
-def read(what: str, model: str, load: Callable[[], T]) -> T:
-    """Return what `load` reads of a model; raise InputError, in one line, where it can't be had."""
+def read(what: str, model: str, load: Callable[[], T], *, file: str = "config.json") -> T:
+    """Return what `load` reads of a model; raise InputError, in one line, where it can't be had.
+
+    Args:
+        what: of the model, with an "of" behind it.
+        model: its name.
+        load: reads it.
+        file: what to look at if a value in it is not as it should be.
+    """
     try:
-        return load()
+        with hub_or_cache(needed=not Path(model).exists()):
+            return load()
     except _DAMAGED as error:
         raise InputError(
             f"transformers can't load {what}{model!r} ({type(error).__name__}): a file is damaged, or a pointer in its "
             "place (fetch it with git lfs pull), or holds more than tensors; give what save_pretrained writes"
         ) from error
+    except _MALFORMED as error:
+        raise InputError(
+            f"transformers can't load {what}{model!r} ({type(error).__name__}: {textwrap.shorten(str(error), 300)}): a "
+            f"value in its {file} is not as save_pretrained writes it"
+        ) from error
     except _UNLOADABLE as error:
         raise InputError(
             f"transformers can't load {what}{model!r} ({textwrap.shorten(str(error), 300)}); without the model hub, "
             "give a local folder that holds config, weights and preparation, as save_pretrained writes them"
+        ) from error
+
+
+@contextmanager
+def preparing(model: str) -> Iterator[None]:
+    """Try a preparation inside; raise InputError, in one line, where it fails."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (*_MALFORMED, ValueError, RuntimeError, IndexError) as error:
+        raise InputError(
+            f"the preparation of {model} fails ({type(error).__name__}: {textwrap.shorten(str(error), 300)}): a value "
+            "in its preprocessor_config.json is not as save_pretrained writes it"
         ) from error
 
 
@@ -56,13 +91,14 @@ def settings_of(tower: Any) -> dict[str, Any]:
 def load_tower(model: str, *, projected: bool = False, subfolder: str = "") -> tuple[Any, set[str]]:
     """Return a model in float32 and eval mode, and the names of the parameters that its checkpoint lacks.
 
-    Raises InputError if it can't be had, or its weights do not fit its config.
+    Raises InputError if it can't be had, has an adapter beside it, or its weights do not fit its config.
 
     Args:
         model: a name on the hub or a local folder; of an encoder-decoder, the encoder is taken.
         projected: prefer the class with a projection where the checkpoint is of one and the config names it.
         subfolder: of the model's folder.
     """
+    _check_adapter(model, subfolder)
     place = {"subfolder": subfolder, "trust_remote_code": False}
     config = read("", model, lambda: AutoConfig.from_pretrained(model, **place))
     architecture = (config.architectures or [""])[0]
@@ -90,6 +126,20 @@ def load_tower(model: str, *, projected: bool = False, subfolder: str = "") -> t
     encoder = tower.get_encoder()
     names = {id(one): name for name, one in encoder.named_parameters()}
     return encoder, {names[id(one)] for name, one in tower.named_parameters() if name in missing and id(one) in names}
+
+
+def _check_adapter(model: str, subfolder: str) -> None:
+    """Raise InputError for a model with an adapter of peft.
+
+    transformers would put it in by itself, frozen as all of the model then is, and where it names another model, take
+    that one: what is trained, and saved in a run, would be neither.
+    """
+    for place in {"", subfolder}:  # transformers looks in the first, whatever the second
+        if read("", model, partial(find_adapter_config_file, model, subfolder=place)) is not None:
+            raise InputError(
+                f"{model} has an adapter (adapter_config.json): merge it into its model first, with peft's "
+                "merge_and_unload, and give the folder that save_pretrained then writes"
+            )
 
 
 def _belongs(key: str, tower: Any, *, bare: bool) -> bool:

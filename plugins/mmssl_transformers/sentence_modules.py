@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import textwrap
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmssl_transformers.folder import read_config, read_weights
+from mmssl_transformers.folder import DenseFile, LayerNormFile, PoolingFile, read_config, read_weights
 from multimodal_ssl import InputError
 from multimodal_ssl.errors import nearest
 
@@ -27,11 +26,12 @@ MODES = {
 class TokenPooling(nn.Module):
     """Pools tokens as the Pooling of sentence-transformers does: one way or several, side by side."""
 
-    def __init__(self, model: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, model: str, config: PoolingFile) -> None:
         super().__init__()
-        modes = config.get("pooling_mode") or [mode for key, mode in MODES.items() if config.get(key)] or ["mean"]
+        flags = config.model_extra or {}
+        modes = config.pooling_mode or [mode for key, mode in MODES.items() if flags.get(key)] or ["mean"]
         self.modes: list[str] = [modes] if isinstance(modes, str) else list(modes)
-        self.include_prompt: bool = config.get("include_prompt", True)
+        self.include_prompt = config.include_prompt
         for mode in self.modes:
             if mode not in MODES.values():
                 raise InputError(f"{model} pools by {mode!r}: {nearest(mode, MODES.values())}")
@@ -61,13 +61,13 @@ class TokenPooling(nn.Module):
 class Dense(nn.Module):
     """A linear layer and an activation of torch, with a shortcut if the config says so."""
 
-    def __init__(self, model: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, model: str, config: DenseFile) -> None:
         super().__init__()
-        before, after = config["in_features"], config["out_features"]
-        self.linear = nn.Linear(before, after, bias=config.get("bias", True))
-        self.activation = _activation(model, config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+        before, after = config.in_features, config.out_features
+        self.linear = nn.Linear(before, after, bias=config.bias)
+        self.activation = _activation(model, config.activation_function)
         self.residual: nn.Module | None = None
-        if config.get("use_residual"):
+        if config.use_residual:
             self.residual = nn.Identity() if before == after else nn.Linear(before, after, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,9 +103,9 @@ def make_module(model: str, kind: str, path: str) -> nn.Module:
         case "Dropout":  # in training alone, and of the task it was trained for
             return nn.Identity()
         case "Dense":
-            module = Dense(model, read_config(model, "config.json", path))
+            module = Dense(model, read_config(model, DenseFile, "config.json", path))
         case "LayerNorm":
-            module = Norm(read_config(model, "config.json", path)["dimension"])
+            module = Norm(read_config(model, LayerNormFile, "config.json", path).dimension)
         case _:
             raise InputError(
                 f"{model} has a module {kind!r} in {path!r}: Dense, LayerNorm, Dropout and Normalize are known"
@@ -125,4 +125,11 @@ def _activation(model: str, name: str) -> nn.Module:
     kind = getattr(nn, name.rpartition(".")[2], None) if name.startswith("torch.nn.") else None
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise InputError(f"{model} has the activation {name!r}: only those of torch.nn are known")
-    return kind()
+    try:
+        activation: nn.Module = kind()
+        activation(torch.zeros(1, 4))
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        raise InputError(
+            f"{model} has the activation {name!r}, which needs more than numbers ({textwrap.shorten(str(error), 150)})"
+        ) from error
+    return activation

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_pretrained.describe import describe
-from mmssl_transformers.folder import read_config
+from mmssl_transformers.folder import PoolingFile, PromptsFile, SettingsFile, read_config, read_modules
 from mmssl_transformers.loading import load_tower, settings_of, settle
 from mmssl_transformers.sentence_modules import TokenPooling, make_module
 from mmssl_transformers.tokens import Tokens, load_tokenizer
@@ -45,21 +45,21 @@ class SentenceTransformersText(Encoder):
 
     def __init__(self, *, model: str, prompt: str | None, length: int | None) -> None:
         super().__init__()
-        modules = [(one["type"].rpartition(".")[2], one["path"]) for one in read_config(model, "modules.json")]
+        modules = [(one.type.rpartition(".")[2], one.path) for one in read_modules(model)]
         if [kind for kind, _ in modules[:2]] != ["Transformer", "Pooling"]:
             raise InputError(f"{model} begins with {modules[:2]}: expected a Transformer and its Pooling")
         place = modules[0][1]
-        found = (read_config(model, name, place, optional=True) for name in SETTINGS)
-        settings: dict[str, Any] = next((one for one in found if one), {})
+        found = (read_config(model, SettingsFile, name, place, optional=True) for name in SETTINGS)
+        settings = next((one for one in found if one.model_fields_set), SettingsFile())
         self.prompt = _prompt(model, prompt)
         tokenizer = load_tokenizer(model, place)
-        if settings.get("do_lower_case"):
+        if settings.do_lower_case:
             own = tokenizer.backend_tokenizer.normalizer
             tokenizer.backend_tokenizer.normalizer = Normalizers([Lowercase(), *([own] if own is not None else [])])
-        tokenizer.model_max_length = settings.get("max_seq_length") or tokenizer.model_max_length
+        tokenizer.model_max_length = settings.max_seq_length or tokenizer.model_max_length
         self.tower, missing = load_tower(model, subfolder=place)
         self.tokens = Tokens(model, tokenizer, self.tower, length)
-        self.pooling = TokenPooling(model, read_config(model, "config.json", modules[1][1]))
+        self.pooling = TokenPooling(model, read_config(model, PoolingFile, "config.json", modules[1][1]))
         self.head = nn.Sequential(*(make_module(model, kind, path) for kind, path in modules[2:]))
         self.skipped = 0 if self.pooling.include_prompt or not self.prompt else _count(tokenizer, self.prompt)
         inputs = self.collate([self.prepare("a")])
@@ -107,15 +107,14 @@ class SentenceTransformersText(Encoder):
 
 def _prompt(model: str, name: str | None) -> str:
     """Return the prompt of this name, or the default one; raise InputError if there is none of this name."""
-    config = read_config(model, "config_sentence_transformers.json", optional=True)
-    prompts = {key: text or "" for key, text in (config.get("prompts") or {}).items()}
-    name = config.get("default_prompt_name") if name is None else name
+    config = read_config(model, PromptsFile, "config_sentence_transformers.json", optional=True)
+    prompts = {key: text or "" for key, text in (config.prompts or {}).items()}
+    name = config.default_prompt_name if name is None else name
     if name is None:
         return ""
     if name not in prompts:
         raise InputError(f"{model} has no prompt {name!r}: {nearest(name, prompts)}")
-    prompt: str = prompts[name]
-    return prompt
+    return prompts[name]
 
 
 def _count(tokenizer: Any, prompt: str) -> int:

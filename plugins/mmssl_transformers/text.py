@@ -53,7 +53,7 @@ class HuggingFaceText(Encoder):
             features = settle(model, self.tower, missing, lambda: self(inputs))
         except InputError:
             raise
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(
                 f"{model} does not turn tokens into a last_hidden_state ({textwrap.shorten(str(error), 200)}): "
                 "hf-text takes models of text alone, and joint ones with pooling: projected"

@@ -30,11 +30,7 @@ class Tokens:
 
     def __init__(self, model: str, tokenizer: Any, tower: Any, length: int | None) -> None:
         self.tokenizer = tokenizer
-        rows = tower.get_input_embeddings().num_embeddings
-        if len(tokenizer) > rows:
-            raise InputError(
-                f"the tokenizer of {model} knows {len(tokenizer)} tokens and the model {rows}: it is another model's"
-            )
+        _check_ids(model, tokenizer, tower)
         self.length = _length(model, tokenizer, tower, length)
         self.padding: dict[str, Any] = {"truncation": True, "max_length": self.length}
         if tower.config.model_type in FULL_LENGTH:
@@ -73,11 +69,55 @@ def load_tokenizer(model: str, subfolder: str = "") -> Any:
         "the tokenizer of ",
         model,
         lambda: AutoTokenizer.from_pretrained(model, subfolder=subfolder, trust_remote_code=False),
+        file="tokenizer_config.json or tokenizer.json",
     )
     if len(tokenizer) < len(tokenizer.all_special_ids) + 2:
         # transformers makes up an empty one where there is none; T5's has one token, the space.
         raise InputError(f"{model} holds no tokenizer: put its files there, as tokenizer.save_pretrained writes them")
     return tokenizer
+
+
+def _check_ids(model: str, tokenizer: Any, tower: Any) -> None:
+    """Raise InputError for a tokenizer that is known to be another model's.
+
+    Beside the largest id, that of the padding is compared where the model counts positions by it. Not elsewhere, and
+    no other special id: there configs of well-known models say something else than their tokenizers, and nothing comes
+    of it. CLIP's pads with 1 and ends with 2, and its tokenizer does both with 49407; what is tuned from Llama has any
+    padding.
+    """
+    rows = _words(model, tower).num_embeddings
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise InputError(
+            f"the tokenizer of {model} has ids up to {largest} and the model {rows} tokens: it is another model's"
+        )
+    for table in _positions(tower):
+        if None not in (table.padding_idx, tokenizer.pad_token_id) and table.padding_idx != tokenizer.pad_token_id:
+            raise InputError(
+                f"the tokenizer of {model} pads with id {tokenizer.pad_token_id} and the model with "
+                f"{table.padding_idx}, by which it counts positions: it is another model's"
+            )
+
+
+def _words(model: str, tower: Any) -> nn.Embedding:
+    """Return the table that a model looks its tokens up in; raise InputError if it has none."""
+    try:
+        table = tower.get_input_embeddings()
+    except (NotImplementedError, AttributeError):  # so says transformers of wav2vec 2.0
+        table = None
+    if not isinstance(table, nn.Embedding):  # of images and sounds it may be a convolution
+        raise InputError(
+            f"{model} looks no tokens up ({type(tower).__name__}): hf-text and sentence-transformers-text take models "
+            "of text"
+        )
+    return table
+
+
+def _positions(tower: Any) -> list[nn.Embedding]:
+    """Return the tables of learned positions that are as long as the config says."""
+    rows = getattr(tower.config.get_text_config(), "max_position_embeddings", None)
+    tables = [one for one in tower.modules() if isinstance(one, nn.Embedding) and one.num_embeddings == rows]
+    return [one for one in tables if one is not tower.get_input_embeddings()]
 
 
 def _length(model: str, tokenizer: Any, tower: Any, length: int | None) -> int:
@@ -88,8 +128,8 @@ def _length(model: str, tokenizer: Any, tower: Any, length: int | None) -> int:
         positions = None
     if positions is not None:
         # RoBERTa and its kin count positions from behind that of the padding.
-        tables = [one for one in tower.modules() if isinstance(one, nn.Embedding) and one.num_embeddings == positions]
-        positions -= max((one.padding_idx + 1 for one in tables if one.padding_idx is not None), default=0)
+        padding = [one.padding_idx for one in _positions(tower) if one.padding_idx is not None]
+        positions -= max((one + 1 for one in padding), default=0)
     limits = [limit for limit in (tokenizer.model_max_length, positions) if limit is not None and 0 < limit < 2**31]
     if length is None:
         if not limits:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -300,3 +301,11 @@ def test_options_of_the_factories_that_can_not_be_are_refused_by_name(name: str,
     message = refusal(lambda: Catalog.of(audio=mmssl_audio).create("encoders", name, options={option: value}))
     assert f"{option}: " in message
     assert "greater than or equal to" in message
+
+
+@pytest.mark.parametrize("name", ["log-mel-conv", "spectrogram-transformer", "torchaudio-bundle"])
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, 1e12])
+def test_seconds_are_a_number_and_no_more_than_a_day(name: str, seconds: float) -> None:
+    options = {"seconds": seconds} | ({"model": "WAV2VEC2_BASE"} if name == "torchaudio-bundle" else {})
+    message = refusal(lambda: Catalog.of(audio=mmssl_audio).create("encoders", name, options=options))
+    assert f"seconds: Input should be less than or equal to 86400 (given: {seconds})" in message

@@ -1,4 +1,5 @@
 import json
+import math
 import pickle
 
 import numpy as np
@@ -220,6 +221,12 @@ def test_a_model_without_a_window_must_be_told_how_much_to_hear(folders, name):
         encoder_of(folders(name), seconds=None)
     with pytest.raises(InputError, match=r"seconds=0\.001"):
         encoder_of(folders(name), seconds=0.001)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf])
+def test_seconds_are_a_number(folders, seconds):
+    with pytest.raises(InputError, match=rf"seconds: Input should be less than or equal to 86400 \(given: {seconds}\)"):
+        encoder_of(folders("wav2vec2"), seconds=seconds)
 
 
 def test_a_sound_too_short_for_one_frame_is_unreadable(folders):

@@ -202,6 +202,53 @@ def test_modules_that_are_not_known_are_refused_by_name(make):
             encoder_of(folder)
 
 
+@pytest.mark.parametrize(("place", "module"), [("1_Pooling", 1), ("2_Dense", 2), ("3_LayerNorm", 3)])
+def test_a_module_without_its_config_is_refused_by_name(make, no_hub, place, module):
+    folder = make(Dense(16, 7), LayerNorm(7), modes="cls")
+    assert json.loads((folder / "modules.json").read_text())[module]["path"] == place
+    (folder / place / "config.json").unlink()
+    with pytest.raises(InputError, match=f"lacks {place}/config.json") as caught:
+        encoder_of(folder)
+    assert "\n" not in str(caught.value)
+
+
+DENSE = {"in_features": 16, "out_features": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("modules.json", [{"a": 1}], r"type: Field required, not \{'a': 1\}"),
+        ("modules.json", ["x"], "not 'x'"),
+        ("modules.json", {}, "valid list"),
+        ("1_Pooling/config.json", [], "valid dictionary"),
+        ("1_Pooling/config.json", {"pooling_mode": 3}, "pooling_mode.*valid string, not 3"),
+        ("2_Dense/config.json", {}, "in_features: Field required"),
+        ("2_Dense/config.json", DENSE | {"in_features": "x"}, "in_features: .*valid integer, not 'x'"),
+        ("2_Dense/config.json", DENSE | {"activation_function": None}, "activation_function: .*valid string, not None"),
+        ("config_sentence_transformers.json", [], "valid dictionary"),
+        ("config_sentence_transformers.json", {"prompts": {"q": 3}}, "prompts.q: .*valid string, not 3"),
+        ("sentence_bert_config.json", [], "valid dictionary"),
+        ("sentence_bert_config.json", {"max_seq_length": "x"}, "max_seq_length: .*valid integer, not 'x'"),
+    ],
+)
+def test_a_file_that_says_something_else_than_it_should_is_refused_by_name(make, no_hub, name, content, complaint):
+    folder = make(Dense(16, 7))
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"^{name} of .*: .*{complaint}") as caught:
+        encoder_of(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["Linear", "Bilinear", "LSTM", "BCELoss", "MultiheadAttention", "Module"])
+def test_a_module_of_torch_that_is_no_activation_is_refused(make, no_hub, name):
+    folder = make(Dense(16, 7))
+    (folder / "2_Dense" / "config.json").write_text(json.dumps(DENSE | {"activation_function": f"torch.nn.{name}"}))
+    with pytest.raises(InputError, match=f"has the activation 'torch.nn.{name}', which needs more") as caught:
+        encoder_of(folder)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_activation_that_is_not_of_torch_is_refused(make):
     folder = make(Dense(16, 7))
     path = folder / "2_Dense" / "config.json"
