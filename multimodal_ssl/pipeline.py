@@ -246,7 +246,9 @@ def open_supplies(configs: Sequence[SourceConfig], catalog: Catalog) -> list[Sup
     """Open the sources of a config; raise InputError for unknown names of items or an unregistered modality."""
     supplies = []
     for config in configs:
-        source = catalog.create("pairing_sources", config.name, options=config.options)
+        source = catalog.create(
+            "pairing_sources", config.name, options=config.options, beside=SourceConfig.model_fields
+        )
         for name in config.use or ():
             if name not in source.modalities:
                 raise InputError(f"source {config.name!r} has no {name!r}: {nearest(name, source.modalities)}")

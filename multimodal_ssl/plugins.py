@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, get_type_hints
 
@@ -104,25 +104,38 @@ class Catalog:
         broken = "".join(f"; the plugin {plugin!r} is broken ({why})" for plugin, why in self.broken.items())
         raise InputError(f"no {noun} is named {name!r}: {nearest(name, self.names(kind))}{broken}")
 
-    def create(self, kind: str, name: str, *given: Any, options: Mapping[str, Any]) -> Any:
-        """Call a factory with what the core gives and the user's options, checked against its signature."""
-        return self.get(kind, name).factory(*given, **self._check(kind, name, options, self._open))
+    def create(
+        self, kind: str, name: str, *given: Any, options: Mapping[str, Any], beside: Collection[str] = ()
+    ) -> Any:
+        """Call a factory with what the core gives and the user's options, checked against its signature.
 
-    def complete(self, kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        Args:
+            beside: what else may stand among the options, for the core; a mistake is answered with these, too.
+        """
+        return self.get(kind, name).factory(*given, **self._check(kind, name, options, self._open, beside))
+
+    def complete(
+        self, kind: str, name: str, options: Mapping[str, Any], *, beside: Collection[str] = ()
+    ) -> dict[str, Any]:
         """Return all options of a factory, the given ones checked and converted, the others by default.
 
         What is registered itself stays the mapping of its name and its own options, completed.
         """
-        return self._check(kind, name, options, self._describe)
+        return self._check(kind, name, options, self._describe, beside)
 
     def _check(
-        self, kind: str, name: str, options: Mapping[str, Any], part: Callable[[str, str | Mapping[str, Any]], Any]
+        self,
+        kind: str,
+        name: str,
+        options: Mapping[str, Any],
+        part: Callable[[str, str | Mapping[str, Any]], Any],
+        beside: Collection[str] = (),
     ) -> dict[str, Any]:
         factory = self.get(kind, name).factory
         known = options_of(factory)
         for option in options:
             if option not in known:
-                raise InputError(f"{name!r} has no option {option!r}: {nearest(option, known)}")
+                raise InputError(f"{name!r} has no option {option!r}: {nearest(option, {*known, *beside})}")
         if not known:
             return {}
         import pydantic

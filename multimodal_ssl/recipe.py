@@ -13,7 +13,7 @@ from multimodal_ssl.checkpoint import load_tensors, save_tensors
 from multimodal_ssl.config import Config
 from multimodal_ssl.data import Supply, raw_items
 from multimodal_ssl.digests import digest
-from multimodal_ssl.encoder_config import LoraConfig
+from multimodal_ssl.encoder_config import EncoderConfig, LoraConfig
 from multimodal_ssl.errors import InputError, nearest
 from multimodal_ssl.files import write_text
 from multimodal_ssl.plugins import Catalog
@@ -49,7 +49,7 @@ def build_binder(config: Config, supplies: Sequence[Supply], catalog: Catalog) -
     encoders = {
         name: {
             "name": one.name,
-            "options": catalog.complete("encoders", one.name, one.options),
+            "options": catalog.complete("encoders", one.name, one.options, beside=EncoderConfig.model_fields),
             "head": one.head or config.binder.head,
             "lora": one.lora and one.lora.model_dump(),
         }

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import pytest
 
-from multimodal_ssl import Catalog
+from multimodal_ssl import Catalog, load_config
+from multimodal_ssl.pipeline import fit
 from multimodal_ssl.plugins import options_of
 
-from .toys import Offering, refusal
+from .toys import Offering, refusal, write_tiny
 
 
 def make(factory: Callable[..., Any], *given: Any, **options: Any) -> Any:
@@ -49,6 +50,18 @@ def test_options_are_the_keyword_only_parameters() -> None:
 
 def test_an_unknown_option_is_answered_with_the_nearest() -> None:
     assert refusal(lambda: make(settings, "core", rte=1.0)) == "'thing' has no option 'rte': did you mean 'rate'?"
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "said"),
+    [
+        ("encoders", "frozn", "'small-conv' has no option 'frozn': did you mean 'frozen'?"),
+        ("sources", "shaer", "'glyphs' has no option 'shaer': did you mean 'share'?"),
+    ],
+)
+def test_what_stands_beside_options_is_answered_too(tmp_path: Path, place: str, key: str, said: str) -> None:
+    override = f"encoders.image.{key}=1" if place == "encoders" else f"sources.0.{key}=1"
+    assert refusal(lambda: fit(load_config(write_tiny(tmp_path), [override]))) == said
 
 
 def test_an_option_for_a_factory_without_options_is_refused() -> None:
