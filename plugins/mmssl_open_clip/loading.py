@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import json
-import pickle
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import open_clip
-from safetensors import SafetensorError
+from open_clip.factory import _find_checkpoint_in_dir
 
+from mmssl_pretrained.weights import UNLOADABLE, explain
 from multimodal_ssl import InputError
 from multimodal_ssl.errors import nearest
-
-# What open_clip raises of a hub that can't be reached, a damaged file, another architecture's weights, a wrong config.
-_UNLOADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
 
 
 def load_model(model: str, pretrained: str | None) -> tuple[str, Any]:
@@ -50,13 +37,23 @@ def load_model(model: str, pretrained: str | None) -> tuple[str, Any]:
         loaded = open_clip.create_model(
             name, pretrained, pretrained_text=False, require_pretrained=brings_weights or pretrained is not None
         )
-    except _UNLOADABLE as error:
+    except UNLOADABLE as error:
         what = model if pretrained is None else f"{pretrained} for {model}"
+        why = explain(error, _checkpoint(model, pretrained))
         raise InputError(
-            f"open_clip can't load {what} ({textwrap.shorten(str(error), 300)}); without the model hub, give the path "
+            f"open_clip can't load {what} ({why}); without the model hub, give the path "
             "of a checkpoint of this architecture as `pretrained`, or a folder as `model: local-dir:folder`"
         ) from error
     return name, loaded.eval()
+
+
+def _checkpoint(model: str, pretrained: str | None) -> str | None:
+    """Return the path of the weights, where they are a file of the user's."""
+    if model.startswith("local-dir:"):
+        folder = Path(model.removeprefix("local-dir:"))
+        found: str | None = _find_checkpoint_in_dir(folder)
+        return found
+    return pretrained if pretrained is not None and Path(pretrained).is_file() else None
 
 
 def _check_pretrained(name: str, pretrained: str) -> None:
@@ -85,6 +82,10 @@ def _register(path: str) -> str:
         config = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"can't read the open_clip model config {path}: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(
+            f"{path} is no open_clip model config: it holds {json.dumps(config):.40}, not settings by name"
+        )
     lacking = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
     if lacking:
         raise InputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -19,6 +18,7 @@ from mmssl_open_clip.loading import load_model
 from mmssl_open_clip.tokens import Tokens
 from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_pretrained.describe import describe
+from mmssl_pretrained.weights import UNLOADABLE, explain
 from multimodal_ssl import Encoder, InputError, Inputs
 
 
@@ -41,9 +41,9 @@ class OpenClipText(Encoder):
         name, tower = load_model(model, pretrained)
         try:
             self.tokens = Tokens(open_clip.get_tokenizer(name))
-        except (OSError, ValueError, ImportError) as error:
+        except UNLOADABLE as error:
             raise InputError(
-                f"open_clip can't load the tokenizer of {model} ({textwrap.shorten(str(error), 300)}); without the "
+                f"open_clip can't load the tokenizer of {model} ({explain(error)}); without the "
                 "model hub, give a folder that holds config, weights and tokenizer as `model: local-dir:folder`"
             ) from error
         # CLIP keeps the parts of its text tower beside the rest of the model: the rest is let go.

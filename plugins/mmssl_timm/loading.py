@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import timm
-from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import nn
 
+from mmssl_pretrained.weights import UNLOADABLE, explain
 from multimodal_ssl import InputError
 from multimodal_ssl.errors import nearest
-
-# What timm raises of a hub that can't be reached, a damaged file, another architecture's weights, a wrong config.
-_UNLOADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AssertionError,
-    EOFError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
 
 
 def load_model(model: str, pretrained: bool | str) -> nn.Module:
@@ -47,10 +32,11 @@ def load_model(model: str, pretrained: bool | str) -> nn.Module:
             if isinstance(pretrained, str)
             else timm.create_model(model, pretrained=pretrained)
         )
-    except _UNLOADABLE as error:
-        what = f"{pretrained} for {model}" if isinstance(pretrained, str) else model
+    except UNLOADABLE as error:
+        path = pretrained if isinstance(pretrained, str) else None
+        what = model if path is None else f"{path} for {model}"
         raise InputError(
-            f"timm can't load {what} ({textwrap.shorten(str(error), 300)}); without the model hub, give the path of a "
+            f"timm can't load {what} ({explain(error, path)}); without the model hub, give the path of a "
             "checkpoint of this architecture as `pretrained`, or a folder as `model: local-dir:folder`"
         ) from error
     loaded.reset_classifier(0)

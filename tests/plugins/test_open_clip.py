@@ -363,13 +363,36 @@ def test_weights_of_another_architecture_are_refused_in_one_line(tiny, tmp_path)
         assert "\n" not in str(caught.value)
 
 
+STRANGE = {  # what a checkpoint may hold instead of weights by name
+    "it holds 'list', not tensors by name": [1, 2],
+    "it holds 'Tensor', not tensors by name": torch.zeros(3),
+    "under 'state_dict' it holds 'int', not tensors by name": {"state_dict": 5},
+    "it holds no tensors": {},
+}
+
+
+@pytest.mark.parametrize("complaint", STRANGE)
+def test_a_checkpoint_that_holds_something_else_is_refused_in_one_line(tiny, tmp_path, complaint):
+    torch.save(STRANGE[complaint], tmp_path / "strange.pt")
+    with pytest.raises(InputError, match=rf"can't load .*strange.pt for .*json \({complaint}\)") as caught:
+        image_encoder(tiny, str(tmp_path / "strange.pt"))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_text_width_are_refused_in_one_line(files):
+    with pytest.raises(InputError, match=r"can't load .*weights.safetensors for ViT-B-32 \(text pos_embed width"):
+        image_encoder("ViT-B-32", files[1])
+
+
 def test_wrong_model_configs_are_refused(tmp_path):
     (tmp_path / "ViT-B-32.json").write_text(json.dumps(TINY))
     (tmp_path / "bare.json").write_text(json.dumps({"model_cfg": TINY}))
+    (tmp_path / "null.json").write_text("null")
     (tmp_path / "typo.json").write_text(json.dumps(TINY | {"text_cfg": {"widht": 16}}))
     for name, complaint in {
         "ViT-B-32.json": "another architecture that is named 'ViT-B-32': rename",
         "bare.json": "it lacks embed_dim, vision_cfg, text_cfg",
+        "null.json": "it holds null, not settings by name",
         "absent.json": "can't read the open_clip model config",
         "typo.json": "widht",
     }.items():

@@ -215,6 +215,21 @@ def test_weights_of_another_architecture_are_refused_in_one_line(resnet, tmp_pat
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ([1, 2], "it holds 'list'"),
+        (torch.zeros(3), "it holds 'Tensor'"),
+        ({"state_dict": 5}, "under 'state_dict' it holds 'int'"),
+    ],
+)
+def test_a_checkpoint_that_holds_something_else_is_refused_in_one_line(tmp_path, content, complaint):
+    torch.save(content, tmp_path / "strange.pt")
+    with pytest.raises(InputError, match=f"can't load .*strange.pt for resnet10t .*{complaint}, not tensors") as caught:
+        encoder_of("resnet10t", pretrained=str(tmp_path / "strange.pt"))
+    assert "\n" not in str(caught.value)
+
+
 def test_pickles_are_not_opened(tmp_path):
     torch.save({"state_dict": Path("x")}, tmp_path / "evil.pth")
     with pytest.raises(InputError, match="can't load"):

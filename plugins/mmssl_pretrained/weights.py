@@ -1,0 +1,52 @@
+"""Why weights can't be loaded: in one line, and in the same words for all libraries."""
+
+from __future__ import annotations
+
+import pickle
+import textwrap
+from collections.abc import Mapping
+
+import torch
+from safetensors import SafetensorError
+
+# What libraries raise of a hub that can't be reached, a damaged file, another architecture's weights, a wrong config,
+# a package that they lack.
+UNLOADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    EOFError,
+    StopIteration,  # the first of no weights
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+UNLIKE = (AttributeError, TypeError, KeyError, StopIteration)  # what comes of something else than tensors by name
+NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")  # where training scripts keep the weights
+
+
+def explain(error: Exception, path: str | None = None) -> str:
+    """Return why weights can't be loaded; path is the file that they should come from, where it is known."""
+    strange = _strange(path) if path is not None and isinstance(error, UNLIKE) else ""
+    return strange or textwrap.shorten(str(error), 300)
+
+
+def _strange(path: str) -> str:
+    """Return what a checkpoint holds instead of tensors by name; nothing if it holds them or can't be read."""
+    if path.endswith(".safetensors"):
+        return ""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UNLOADABLE:
+        return ""
+    key = next((one for one in NESTED if one in content), "") if isinstance(content, Mapping) else ""
+    found = content[key] if key else content
+    where = f"under {key!r} it holds" if key else "it holds"
+    if not isinstance(found, Mapping):
+        return f"{where} {type(found).__name__!r}, not tensors by name"
+    return "" if found else f"{where} no tensors"
