@@ -11,6 +11,7 @@ import open_clip
 import tokenizers
 import torch
 import transformers
+from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 
 from mmssl_open_clip.hidden import text_tokens
@@ -46,6 +47,7 @@ class OpenClipText(Encoder):
                 f"open_clip can't load the tokenizer of {model} ({explain(error)}); without the "
                 "model hub, give a folder that holds config, weights and tokenizer as `model: local-dir:folder`"
             ) from error
+        _check_vocabulary(model, self.tokens, tower)
         # CLIP keeps the parts of its text tower beside the rest of the model: the rest is let go.
         tower.visual = tower.logit_scale = tower.logit_bias = None
         if isinstance(tower, open_clip.CoCa):
@@ -85,3 +87,22 @@ class OpenClipText(Encoder):
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)
+
+
+def _check_vocabulary(model: str, tokens: Tokens, tower: Any) -> None:
+    """Raise InputError if the model was made with another tokenizer, as far as the number of tokens tells.
+
+    Vocabularies of Hugging Face are often padded in the model, to a multiple of 64 say. CLIP's is not, but where an
+    architecture of open_clip's own joins it with a larger one.
+    """
+    text = tower if isinstance(tower, open_clip.CLIP) else tower.text
+    table = text.transformer.get_input_embeddings() if isinstance(text, HFTextEncoder) else text.token_embedding
+    simple = isinstance(tokens.tokenizer, open_clip.SimpleTokenizer)
+    padded = not simple or model in open_clip.list_models()
+    given, known = tokens.most(), table.num_embeddings
+    if given > known or (given < known and not padded):
+        kind = "CLIP's tokenizer" if simple else "its tokenizer"
+        raise InputError(
+            f"{model} has {known} tokens, but {kind} gives {given}: it was made with another, name that one as "
+            "`hf_tokenizer_name` in the text_cfg of the model config"
+        )

@@ -321,6 +321,45 @@ def test_cut_texts_are_counted_with_a_hugging_face_tokenizer(folder, no_hub):
     assert [bool(encoder.prepare(one)["truncated"]) for one in words] == [False, False, True, True]
 
 
+@pytest.mark.parametrize("count", [100, 60000])
+def test_another_vocabulary_than_that_of_the_tokenizer_is_refused(tiny, count):
+    Path(tiny).write_text(json.dumps(TINY | {"text_cfg": TINY["text_cfg"] | {"vocab_size": count}}))
+    with pytest.raises(InputError, match=f"has {count} tokens, but CLIP's tokenizer gives 49408: .*hf_tokenizer_name"):
+        text_encoder(tiny)
+    image_encoder(tiny)  # which needs none
+
+
+def test_the_larger_vocabulary_of_an_architecture_of_open_clip_is_its_own(tiny, monkeypatch):
+    Path(tiny).write_text(json.dumps(TINY | {"text_cfg": TINY["text_cfg"] | {"vocab_size": 60000}}))
+    check_encoder(text_encoder(mmssl_open_clip.loading._register(tiny)), TEXTS)  # as coca_base
+
+
+@pytest.mark.parametrize(("count", "added"), [(9, []), (10, ["new"])])
+def test_a_hugging_face_tokenizer_gives_no_ids_that_the_model_lacks(folder, no_hub, count, added):
+    place = Path(folder.removeprefix("local-dir:"))
+    said = json.loads((place / "open_clip_config.json").read_text())
+    said["model_cfg"]["text_cfg"]["vocab_size"] = count
+    (place / "open_clip_config.json").write_text(json.dumps(said))
+    save_file(open_clip.CLIP(**said["model_cfg"]).state_dict(), place / "open_clip_model.safetensors")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+    tokenizer.add_tokens(added)
+    tokenizer.save_pretrained(place)
+    with pytest.raises(InputError, match=f"has {count} tokens, but its tokenizer gives {10 + len(added)}: "):
+        text_encoder(folder)
+
+
+def test_a_vocabulary_may_be_padded_and_lack_special_tokens_that_are_put_nowhere(folder, no_hub):
+    place = Path(folder.removeprefix("local-dir:"))
+    said = json.loads((place / "open_clip_config.json").read_text())
+    said["model_cfg"]["text_cfg"]["vocab_size"] = 64
+    (place / "open_clip_config.json").write_text(json.dumps(said))
+    save_file(open_clip.CLIP(**said["model_cfg"]).state_dict(), place / "open_clip_model.safetensors")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<extra_{place}>" for place in range(100)]})
+    tokenizer.save_pretrained(place)
+    check_encoder(text_encoder(folder), ["a red fox", "fox"])
+
+
 def test_weights_beside_a_folder_and_folders_without_weights_are_refused(folder):
     with pytest.raises(InputError, match="leave out pretrained='openai'"):
         image_encoder(folder, "openai")
