@@ -106,7 +106,7 @@ class TorchaudioBundle(Encoder):
 
     @cached_property
     def _depth(self) -> Depth:
-        return find_depth(self.tower, self, self.collate([torch.linspace(-1, 1, 2 * self.waves.least)]))
+        return find_depth(self.tower, self.forward, self.collate([torch.linspace(-1, 1, 2 * self.waves.least)]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -39,10 +41,17 @@ class Depth(NamedTuple):
 def find_depth(tower: nn.Module, forward: Callable[[Inputs], Tensor], inputs: Inputs) -> Depth:
     """Return the depth of a tower with which `forward` gives features of inputs, by two runs.
 
+    Give an encoder's own method, not the encoder: what hooks on it wait for is no such run.
+
     The blocks are those siblings of one type that run once each and hold the most parameters, in the order in which
     they run: a layer that runs again and again, as ALBERT's, is at no depth.
-    With all their outputs cut off, gradients still reach only what follows the last.
+    With all their outputs cut off, gradients still reach only what follows the last. Low-rank updates change nothing.
     """
+    with _without_updates(tower):
+        return _find_depth(tower, forward, inputs)
+
+
+def _find_depth(tower: nn.Module, forward: Callable[[Inputs], Tensor], inputs: Inputs) -> Depth:
     device = next(tower.parameters()).device
     inputs = inputs.to(device) if isinstance(inputs, Tensor) else {name: one.to(device) for name, one in inputs.items()}
     frozen = [one for one in tower.parameters() if not one.requires_grad]
@@ -67,6 +76,31 @@ def find_depth(tower: nn.Module, forward: Callable[[Inputs], Tensor], inputs: In
             module.training = mode
     after = {id(one) for one, gradient in zip(others, gradients, strict=True) if gradient is not None}
     return Depth(blocks, tuple(_names(tower, after, "")))
+
+
+@contextmanager
+def _without_updates(tower: nn.Module) -> Iterator[None]:
+    """Take low-rank updates out of a tower for a while.
+
+    In an attention of torch they put other weights in the place of its own each time it runs: gradients reach neither.
+    """
+    if "peft" not in sys.modules:  # nothing has updates; to import it takes seconds
+        yield
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    places = [
+        (tower.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], layer)
+        for name, layer in tower.named_modules(remove_duplicate=False)
+        if name and isinstance(layer, BaseTunerLayer)
+    ]
+    try:
+        for parent, child, layer in places:
+            setattr(parent, child, layer.get_base_layer())
+        yield
+    finally:
+        for parent, child, layer in places:
+            setattr(parent, child, layer)
 
 
 def _watch(

@@ -100,7 +100,7 @@ class TimmImage(Encoder):
 
     @cached_property
     def _depth(self) -> Depth:
-        return find_depth(self.tower, self, self.collate([self.prepare(GREY)]))
+        return find_depth(self.tower, self.forward, self.collate([self.prepare(GREY)]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)

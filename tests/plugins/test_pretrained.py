@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
 from torch import nn
 from torchvision.transforms import RandomResizedCrop
@@ -64,6 +65,27 @@ def test_a_frozen_tower_has_the_same_depth():
     tower = Tower().requires_grad_(False)
     with torch.no_grad():
         assert find_depth(tower, tower, torch.rand(1, 4)).after == ("head", "scale")
+
+
+def test_low_rank_updates_change_nothing_of_the_depth():
+    tower = Tower()
+    tower.head = nn.Sequential(nn.MultiheadAttention(4, 2))
+
+    def forward(x):
+        for place in (2, 0, 1):
+            x = tower.blocks[place](x)
+        return tower.head[0](x, x, x)[0] * tower.scale
+
+    plain = find_depth(tower, forward, torch.rand(1, 4))
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=r"blocks\..\..|head\.0"), tower)
+    modules, learn = dict(tower.named_modules()), [one.requires_grad for one in tower.parameters()]
+    assert "head.0.base_layer.out_proj.base_layer" in modules
+    assert find_depth(tower, forward, torch.rand(1, 4)) == plain
+    assert dict(tower.named_modules()) == modules
+    assert [one.requires_grad for one in tower.parameters()] == learn
+    *_, last = plain.layers(tower)
+    updates = {one for name, one in tower.named_parameters() if name.startswith(("head.", "blocks.1."))}
+    assert {one for one in updates if one.requires_grad} == {one for one in last.parameters() if one.requires_grad}
 
 
 def test_watching_a_tower_leaves_it_as_it_was():
