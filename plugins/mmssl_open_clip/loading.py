@@ -63,6 +63,7 @@ def _check_pretrained(name: str, pretrained: str) -> None:
         if not Path(pretrained).is_file():
             tags = open_clip.list_pretrained_tags_by_model(name)
             raise InputError(f"{pretrained!r} is neither a file nor a tag of {name}: {nearest(pretrained, tags)}")
+        _check_neighbour(name, Path(pretrained))
         return
     wanted = tag.get("quick_gelu", False)
     if wanted != open_clip.get_model_config(name).get("quick_gelu", False):
@@ -73,6 +74,34 @@ def _check_pretrained(name: str, pretrained: str) -> None:
             else f'give the path of a model config with "quick_gelu": {json.dumps(wanted)}, and of the checkpoint'
         )
         raise InputError(f"{pretrained!r} was trained with quick_gelu={wanted} and {name} has {not wanted}: {todo}")
+
+
+def _check_neighbour(name: str, pretrained: Path) -> None:
+    """Raise InputError if a config beside a checkpoint, as in folders of the hub, has another activation."""
+    beside = pretrained.parent / "open_clip_config.json"
+    if not beside.is_file():
+        return
+    try:
+        said = json.loads(beside.read_text(encoding="utf-8"))
+        theirs, ours = _activation(said.get("model_cfg", said)), _activation(open_clip.get_model_config(name))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return  # one is no model config
+    for key, value in theirs.items():
+        if value != ours[key]:
+            raise InputError(
+                f"{pretrained} was trained with {key}={value}, says {beside.name} beside it, and {name} has {ours[key]}"
+                f": write model: local-dir:{pretrained.parent}, without pretrained, or name a model that has the same"
+            )
+
+
+def _activation(config: Any) -> dict[str, Any]:
+    """Return what a model config says of activations, by its keys."""
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    return {
+        "quick_gelu": config.get("quick_gelu", False),
+        "vision_cfg.act_kwargs": vision.get("act_kwargs") or {},
+        "text_cfg.act_kwargs": text.get("act_kwargs") or {},
+    }
 
 
 def _register(path: str) -> str:

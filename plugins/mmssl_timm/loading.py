@@ -24,6 +24,10 @@ def load_model(model: str, pretrained: bool | str) -> nn.Module:
             raise InputError(f"{model!r} names its own weights: leave out pretrained={pretrained!r}")
     else:
         _check_name(model)
+    # Weights of a file are the tag's if one is named, those of other folders may have been trained on.
+    name = model.removeprefix("hf-hub:timm/").partition("@")[0]
+    if pretrained and timm.is_model_pretrained(name) and (pretrained is True or "." in name):
+        _check_activation(name)
     if isinstance(pretrained, str) and not Path(pretrained).is_file():
         raise InputError(f"pretrained={pretrained!r} is no file: give the path of a checkpoint, true or false")
     try:
@@ -53,6 +57,23 @@ def _check_name(model: str) -> None:
         )
     if tag and not timm.is_model_pretrained(model):
         raise InputError(f"timm has no weights {tag!r} of {name}: {nearest(model, timm.list_pretrained(f'{name}.*'))}")
+
+
+def _check_activation(model: str) -> None:
+    """Raise InputError if timm says that the weights were trained with the other activation."""
+    config = timm.get_pretrained_cfg(model)
+    notes, full = " ".join(config.notes or ()), f"{model.partition('.')[0]}.{config.tag}"
+    if "QuickGELU" in notes and "quickgelu" not in model:
+        twin = next(
+            (
+                one
+                for one in timm.list_pretrained(f"*.{config.tag}")
+                if "_quickgelu" in one and one.replace("_quickgelu", "") == full
+            ),
+            "",
+        )
+        todo = f"write model: {twin}" if twin else "choose other weights"
+        raise InputError(f"the weights {config.tag!r} were trained with QuickGELU and {model} has GELU: {todo}")
 
 
 def _from_checkpoint(model: str, path: str) -> nn.Module:

@@ -411,6 +411,30 @@ def test_weights_with_the_other_activation_are_refused_before_anything_is_loaded
         make("roberta-ViT-B-32", "laion2b_s12b_b32k")
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"quick_gelu": True}, "trained with quick_gelu=True, says open_clip_config.json beside it, and .* has False"),
+        (
+            {"text_cfg": TINY["text_cfg"] | {"act_kwargs": {"approximate": "tanh"}}},
+            "text_cfg.act_kwargs={.*}, .* has {}",
+        ),
+    ],
+)
+def test_weights_of_a_folder_with_the_other_activation_are_refused(tiny, tmp_path, change, complaint):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY | change, "preprocess_cfg": {}}))
+    save_file(open_clip.CLIP(**TINY).state_dict(), folder / "open_clip_model.safetensors")
+    with pytest.raises(InputError, match=complaint) as caught:
+        image_encoder(tiny, str(folder / "open_clip_model.safetensors"))
+    assert f"write model: local-dir:{folder}" in str(caught.value)
+    image_encoder(f"local-dir:{folder}")
+    for content in ({"model_cfg": TINY}, TINY | {"quick_gelu": False}, [], {"model_cfg": None}):
+        (folder / "open_clip_config.json").write_text(json.dumps(content))
+        image_encoder(tiny, str(folder / "open_clip_model.safetensors"))
+
+
 @pytest.mark.parametrize(("model", "pretrained"), [("ViT-B-32", "laion2b_s34b_b79k"), ("hf-hub:nobody/nothing", None)])
 def test_a_hub_out_of_reach_is_said_in_one_line_with_the_way_out(no_hub, model, pretrained):
     for make in (image_encoder, text_encoder):

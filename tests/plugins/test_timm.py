@@ -247,6 +247,27 @@ def test_unknown_names_are_answered_with_the_nearest(vit):
         encoder_of(vit, pretrained="absent")
 
 
+@pytest.mark.parametrize(
+    "name", [one for one in timm.list_pretrained("*clip*") if "QuickGELU" in str(timm.get_pretrained_cfg(one).notes)]
+)
+def test_weights_of_the_other_activation_are_refused_by_the_name_of_those_of_the_same(name, monkeypatch, tmp_path):
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: (_ for _ in ()).throw(OSError("is loaded")))
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"")
+    twin = name.replace("_clip_", "_clip_quickgelu_").replace("_quickgelu_quickgelu", "_quickgelu")
+    complaint = "is loaded" if name == twin else f"trained with QuickGELU and {name} has GELU: write model: {twin}$"
+    for model in (name, f"hf-hub:timm/{name}"):
+        with pytest.raises(InputError, match=complaint):
+            encoder_of(model)
+    with pytest.raises(InputError, match="header too small" if name == twin else complaint):
+        encoder_of(name, pretrained=str(path))
+    for model, options in {name: {"pretrained": False}, f"hf-hub:someone/{name}": {}}.items():
+        with pytest.raises(InputError, match="is loaded"):
+            encoder_of(model, **options)
+    with pytest.raises(InputError, match="header too small"):
+        encoder_of(name.partition(".")[0], pretrained=str(path))  # whose weights these are is not said
+
+
 @pytest.mark.parametrize("model", ["resnet10t.c3_in1k", "hf-hub:nobody/nothing", "local-dir:absent"])
 def test_a_hub_out_of_reach_is_said_in_one_line_with_the_way_out(no_hub, model):
     with pytest.raises(InputError, match=r"path of a checkpoint .* as `pretrained`.*local-dir:folder") as caught:
