@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import textwrap
 from collections.abc import Mapping
@@ -26,14 +27,24 @@ UNLOADABLE = (
     pickle.UnpicklingError,
     SafetensorError,
 )
+# What comes of weights that are none. Torch's words advise to load the pickle unchecked: they are not repeated.
+DAMAGED = (SafetensorError, pickle.UnpicklingError, EOFError, IndexError)
 UNLIKE = (AttributeError, TypeError, KeyError, StopIteration)  # what comes of something else than tensors by name
 NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")  # where training scripts keep the weights
 
 
 def explain(error: Exception, path: str | None = None) -> str:
     """Return why weights can't be loaded; path is the file that they should come from, where it is known."""
-    strange = _strange(path) if path is not None and isinstance(error, UNLIKE) else ""
-    return strange or textwrap.shorten(str(error), 300)
+    said = textwrap.shorten(str(error), 300)
+    cut_short = isinstance(error, OSError) and error.errno == errno.EINVAL  # torch, of an archive without its end
+    if isinstance(error, DAMAGED) or cut_short or "weights_only" in str(error):
+        return (
+            f"{type(error).__name__}: a file is damaged, or a pointer in its place, to be fetched with git lfs pull, "
+            "or it holds more than tensors"
+        )
+    if path is not None and isinstance(error, UNLIKE) and (strange := _strange(path)):
+        return strange
+    return f"it lacks {said}" if isinstance(error, KeyError) else said or type(error).__name__
 
 
 def _strange(path: str) -> str:

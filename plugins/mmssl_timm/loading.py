@@ -39,8 +39,10 @@ def load_model(model: str, pretrained: bool | str) -> nn.Module:
     except UNLOADABLE as error:
         path = pretrained if isinstance(pretrained, str) else None
         what = model if path is None else f"{path} for {model}"
+        foreign = path is None and isinstance(error, KeyError) and error.args == ("architecture",)
+        why = "its config.json names no architecture, as timm's do" if foreign else explain(error, path)
         raise InputError(
-            f"timm can't load {what} ({explain(error, path)}); without the model hub, give the path of a "
+            f"timm can't load {what} ({why}); without the model hub, give the path of a "
             "checkpoint of this architecture as `pretrained`, or a folder as `model: local-dir:folder`"
         ) from error
     loaded.reset_classifier(0)
