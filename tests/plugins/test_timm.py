@@ -11,7 +11,9 @@ from safetensors.torch import load, load_file, save, save_file
 import mmssl_timm
 from mmssl_timm.image import TimmImage
 from multimodal_ssl import Catalog, InputError
+from multimodal_ssl.encoder_config import EncoderConfig
 from multimodal_ssl.testing import check_encoder
+from multimodal_ssl.tuning import tune
 
 CATALOG = Catalog.of(timm=mmssl_timm)
 ARCHITECTURES = {
@@ -191,6 +193,23 @@ def test_layers_come_in_the_order_of_depth(folder):
     assert list(layers[:-1]) == blocks[:-1]
     after = list(encoder.tower.get_submodule(expected[1]).parameters()) if expected[1] else []
     assert {id(one) for one in last.parameters()} == {id(one) for one in [*blocks[-1].parameters(), *after]}
+
+
+@pytest.mark.parametrize(
+    ("name", "between"),
+    [("resnet10t", {0: "bn1"}), ("densenet121", {0: "features.transition1", 3: "features.norm5"})],
+)
+def test_blocks_take_what_stands_between_them(name, between):
+    encoder = encoder_of(name, pretrained=False)
+    layers = encoder.by_depth()
+    for depth, part in between.items():
+        ids = {id(one) for one in layers[depth].parameters()}
+        assert {id(one) for one in encoder.tower.get_submodule(part).parameters()} <= ids
+    if name == "resnet10t":
+        tune("image", encoder, EncoderConfig(name="timm-image", unfreeze=len(layers)))
+        assert all(one.requires_grad for one in encoder.parameters())
+    owned = [id(one) for layer in layers for one in layer.parameters()]
+    assert len(owned) == len(set(owned))
 
 
 def test_weights_that_lack_something_or_have_too_much_or_other_sizes_are_refused(vit):
