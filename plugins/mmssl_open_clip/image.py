@@ -31,7 +31,8 @@ class OpenClipImage(Encoder):
     """Image features in open_clip's joint space, before normalisation (Cherti et al. 2023).
 
     A run keeps the trained weights, not the architecture and the preprocessing: to load it, what ``model`` and
-    ``pretrained`` name must still be there (a file, a folder, or the hub's cache on this machine).
+    ``pretrained`` name must still be there (a file, a folder, or the hub's cache on this machine). To tune it at
+    another resolution, give a copy of its model config with another ``image_size``: positions are interpolated.
 
     Args:
         model: an architecture of open_clip, the path of a model config (.json), ``local-dir:folder`` or

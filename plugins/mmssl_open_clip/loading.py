@@ -9,7 +9,7 @@ from typing import Any
 import open_clip
 from open_clip.factory import _find_checkpoint_in_dir
 
-from mmssl_pretrained.weights import UNLOADABLE, explain
+from mmssl_pretrained.weights import UNLOADABLE, count_rows, explain
 from multimodal_ssl import InputError
 from multimodal_ssl.errors import nearest
 
@@ -44,6 +44,9 @@ def load_model(model: str, pretrained: str | None) -> tuple[str, Any]:
             f"open_clip can't load {what} ({why}); without the model hub, give the path "
             "of a checkpoint of this architecture as `pretrained`, or a folder as `model: local-dir:folder`"
         ) from error
+    path = _checkpoint(model, pretrained)
+    if path is not None and not path.endswith((".npz", ".npy")):  # big_vision has other names
+        _check_positions(name, path, loaded, chosen=model.endswith(".json"))
     return name, loaded.eval()
 
 
@@ -74,6 +77,27 @@ def _check_pretrained(name: str, pretrained: str) -> None:
             else f'give the path of a model config with "quick_gelu": {json.dumps(wanted)}, and of the checkpoint'
         )
         raise InputError(f"{pretrained!r} was trained with quick_gelu={wanted} and {name} has {not wanted}: {todo}")
+
+
+def _check_positions(name: str, path: str, loaded: Any, *, chosen: bool) -> None:
+    """Raise InputError if open_clip made other positions of those in a checkpoint, which it does in silence.
+
+    Between image sizes this is how models are tuned at another resolution, so it is taken where the size is `chosen`:
+    where the user wrote the model config. Texts of another length are cut, or end, where the model never saw an end.
+    """
+    counts = count_rows(path, ("positional_embedding", "text.positional_embedding", "visual.positional_embedding"))
+    state = loaded.state_dict()
+    for key, given in counts.items():
+        made = state.get(key, state.get(f"text.{key}"))
+        image = key.startswith("visual.")
+        if made is None or len(made) == given or (image and chosen):
+            continue
+        one, option = ("images", "vision_cfg.image_size") if image else ("texts", "text_cfg.context_length")
+        todo = "; to interpolate them, give a model config (.json) of your own with that size" if image else ""
+        raise InputError(
+            f"{path} has {given} positions of {one} and {name} {len(made)}, by its {option}: give the model whose "
+            f"weights these are{todo}"
+        )
 
 
 def _check_neighbour(name: str, pretrained: Path) -> None:
