@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 import torchaudio
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,20 +22,10 @@ from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_pretrained.describe import describe
 from mmssl_pretrained.tower import bake, freeze_unused
 from mmssl_pretrained.waves import Waves, by_length, least_samples
+from mmssl_pretrained.weights import UNLOADABLE, explain
 from multimodal_ssl import Encoder, InputError, Inputs
 from multimodal_ssl.errors import nearest
 
-# What torch raises of a network that can't be reached, a damaged file, another architecture's weights.
-_UNLOADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
 MODELS = {"Wav2Vec2": wav2vec2_model, "WavLM": wavlm_model}
 CONVOLUTIONS = [(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2  # torchaudio's default
 
@@ -119,7 +106,7 @@ class TorchaudioBundle(Encoder):
 
     @cached_property
     def _depth(self) -> Depth:
-        return find_depth(self.tower, self, self.collate([torch.linspace(-1, 1, 2 * self.waves.least)]))
+        return find_depth(self.tower, self.forward, self.collate([torch.linspace(-1, 1, 2 * self.waves.least)]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)
@@ -144,10 +131,10 @@ def _load(model: str, bundle: Any, parameters: Mapping[str, Any], weights: str |
             state = torch.load(weights, map_location="cpu", weights_only=True)
         tower = MODELS[bundle._model_type](**parameters)
         tower.load_state_dict({name: one for name, one in state.items() if not name.startswith("aux.")})
-    except _UNLOADABLE as error:
+    except UNLOADABLE as error:
         what = model if weights is None else f"{weights} for {model}"
         raise InputError(
-            f"torchaudio can't load {what} ({textwrap.shorten(str(error), 300)}); without the network, give the path "
+            f"torchaudio can't load {what} ({explain(error, weights)}); without the network, give the path "
             "of a state dict of this model as `weights`"
         ) from error
     return tower.eval()

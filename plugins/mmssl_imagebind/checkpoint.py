@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
-import textwrap
+import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from mmssl_imagebind.tower import KINDS, Size, Tower
+from mmssl_pretrained.weights import UNLOADABLE, explain
 from multimodal_ssl import InputError
 
 PARTS = ("modality_preprocessors", "modality_trunks", "modality_heads", "modality_postprocessors")
 SHOWN = 4  # names in a message
-
-_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
 
 
 def open_tower(name: str, checkpoint: str | None, size: Size) -> Tower:
@@ -38,12 +36,12 @@ def _read(path: str, name: str) -> dict[str, Tensor]:
         if path.endswith(".safetensors"):
             with safe_open(path, "pt") as file:
                 return {key: _own(file.get_tensor(key)) for key in _select(path, name, file.keys())}
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except InputError:
         raise
-    except _UNREADABLE as error:
+    except UNLOADABLE as error:
         raise InputError(
-            f"can't read the ImageBind checkpoint {path} ({textwrap.shorten(str(error), 200)}): give the path of "
+            f"can't read the ImageBind checkpoint {path} ({explain(error)}): give the path of "
             "imagebind_huge.pth, or of a .safetensors file of the same names"
         ) from error
     if not isinstance(content, Mapping):

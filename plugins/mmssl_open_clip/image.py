@@ -31,7 +31,8 @@ class OpenClipImage(Encoder):
     """Image features in open_clip's joint space, before normalisation (Cherti et al. 2023).
 
     A run keeps the trained weights, not the architecture and the preprocessing: to load it, what ``model`` and
-    ``pretrained`` name must still be there (a file, a folder, or the hub's cache on this machine).
+    ``pretrained`` name must still be there (a file, a folder, or the hub's cache on this machine). To tune it at
+    another resolution, give a copy of its model config with another ``image_size``: positions are interpolated.
 
     Args:
         model: an architecture of open_clip, the path of a model config (.json), ``local-dir:folder`` or
@@ -87,7 +88,7 @@ class OpenClipImage(Encoder):
 
     @cached_property
     def _depth(self) -> Depth:
-        return find_depth(self.tower, self, self.collate([self.prepare(GREY)]))
+        return find_depth(self.tower, self.forward, self.collate([self.prepare(GREY)]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import json
-import pickle
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import open_clip
-from safetensors import SafetensorError
+from open_clip.factory import _find_checkpoint_in_dir
 
 from mmssl_pretrained.hub import hub_or_cache
+from mmssl_pretrained.weights import UNLOADABLE, count_rows, explain
 from multimodal_ssl import InputError
 from multimodal_ssl.errors import nearest
-
-# What open_clip raises of a hub that can't be reached, a damaged file, another architecture's weights, a wrong config.
-_UNLOADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
 
 
 def load_model(model: str, pretrained: str | None) -> tuple[str, Any]:
@@ -52,13 +39,26 @@ def load_model(model: str, pretrained: str | None) -> tuple[str, Any]:
             loaded = open_clip.create_model(
                 name, pretrained, pretrained_text=False, require_pretrained=brings_weights or pretrained is not None
             )
-    except _UNLOADABLE as error:
+    except UNLOADABLE as error:
         what = model if pretrained is None else f"{pretrained} for {model}"
+        why = explain(error, _checkpoint(model, pretrained))
         raise InputError(
-            f"open_clip can't load {what} ({textwrap.shorten(str(error), 300)}); without the model hub, give the path "
+            f"open_clip can't load {what} ({why}); without the model hub, give the path "
             "of a checkpoint of this architecture as `pretrained`, or a folder as `model: local-dir:folder`"
         ) from error
+    path = _checkpoint(model, pretrained)
+    if path is not None and not path.endswith((".npz", ".npy")):  # big_vision has other names
+        _check_positions(name, path, loaded, chosen=model.endswith(".json"))
     return name, loaded.eval()
+
+
+def _checkpoint(model: str, pretrained: str | None) -> str | None:
+    """Return the path of the weights, where they are a file of the user's."""
+    if model.startswith("local-dir:"):
+        folder = Path(model.removeprefix("local-dir:"))
+        found: str | None = _find_checkpoint_in_dir(folder)
+        return found
+    return pretrained if pretrained is not None and Path(pretrained).is_file() else None
 
 
 def _check_pretrained(name: str, pretrained: str) -> None:
@@ -68,6 +68,7 @@ def _check_pretrained(name: str, pretrained: str) -> None:
         if not Path(pretrained).is_file():
             tags = open_clip.list_pretrained_tags_by_model(name)
             raise InputError(f"{pretrained!r} is neither a file nor a tag of {name}: {nearest(pretrained, tags)}")
+        _check_neighbour(name, Path(pretrained))
         return
     wanted = tag.get("quick_gelu", False)
     if wanted != open_clip.get_model_config(name).get("quick_gelu", False):
@@ -80,6 +81,55 @@ def _check_pretrained(name: str, pretrained: str) -> None:
         raise InputError(f"{pretrained!r} was trained with quick_gelu={wanted} and {name} has {not wanted}: {todo}")
 
 
+def _check_positions(name: str, path: str, loaded: Any, *, chosen: bool) -> None:
+    """Raise InputError if open_clip made other positions of those in a checkpoint, which it does in silence.
+
+    Between image sizes this is how models are tuned at another resolution, so it is taken where the size is `chosen`:
+    where the user wrote the model config. Texts of another length are cut, or end, where the model never saw an end.
+    """
+    counts = count_rows(path, ("positional_embedding", "text.positional_embedding", "visual.positional_embedding"))
+    state = loaded.state_dict()
+    for key, given in counts.items():
+        made = state.get(key, state.get(f"text.{key}"))
+        image = key.startswith("visual.")
+        if made is None or len(made) == given or (image and chosen):
+            continue
+        one, option = ("images", "vision_cfg.image_size") if image else ("texts", "text_cfg.context_length")
+        todo = "; to interpolate them, give a model config (.json) of your own with that size" if image else ""
+        raise InputError(
+            f"{path} has {given} positions of {one} and {name} {len(made)}, by its {option}: give the model whose "
+            f"weights these are{todo}"
+        )
+
+
+def _check_neighbour(name: str, pretrained: Path) -> None:
+    """Raise InputError if a config beside a checkpoint, as in folders of the hub, has another activation."""
+    beside = pretrained.parent / "open_clip_config.json"
+    if not beside.is_file():
+        return
+    try:
+        said = json.loads(beside.read_text(encoding="utf-8"))
+        theirs, ours = _activation(said.get("model_cfg", said)), _activation(open_clip.get_model_config(name))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return  # one is no model config
+    for key, value in theirs.items():
+        if value != ours[key]:
+            raise InputError(
+                f"{pretrained} was trained with {key}={value}, says {beside.name} beside it, and {name} has {ours[key]}"
+                f": write model: local-dir:{pretrained.parent}, without pretrained, or name a model that has the same"
+            )
+
+
+def _activation(config: Any) -> dict[str, Any]:
+    """Return what a model config says of activations, by its keys."""
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    return {
+        "quick_gelu": config.get("quick_gelu", False),
+        "vision_cfg.act_kwargs": vision.get("act_kwargs") or {},
+        "text_cfg.act_kwargs": text.get("act_kwargs") or {},
+    }
+
+
 def _register(path: str) -> str:
     """Make a model config known to open_clip under its file's name; return that name."""
     name = Path(path).stem
@@ -87,6 +137,10 @@ def _register(path: str) -> str:
         config = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"can't read the open_clip model config {path}: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(
+            f"{path} is no open_clip model config: it holds {json.dumps(config):.40}, not settings by name"
+        )
     lacking = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
     if lacking:
         raise InputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ import open_clip
 import tokenizers
 import torch
 import transformers
+from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 
 from mmssl_open_clip.hidden import text_tokens
@@ -20,6 +20,7 @@ from mmssl_open_clip.tokens import Tokens
 from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_pretrained.describe import describe
 from mmssl_pretrained.hub import hub_or_cache
+from mmssl_pretrained.weights import UNLOADABLE, explain
 from multimodal_ssl import Encoder, InputError, Inputs
 
 
@@ -43,11 +44,12 @@ class OpenClipText(Encoder):
         try:
             with hub_or_cache(needed=needs_hub(name, None)):
                 self.tokens = Tokens(open_clip.get_tokenizer(name))
-        except (OSError, ValueError, ImportError) as error:
+        except UNLOADABLE as error:
             raise InputError(
-                f"open_clip can't load the tokenizer of {model} ({textwrap.shorten(str(error), 300)}); without the "
+                f"open_clip can't load the tokenizer of {model} ({explain(error)}); without the "
                 "model hub, give a folder that holds config, weights and tokenizer as `model: local-dir:folder`"
             ) from error
+        _check_vocabulary(model, self.tokens, tower)
         # CLIP keeps the parts of its text tower beside the rest of the model: the rest is let go.
         tower.visual = tower.logit_scale = tower.logit_bias = None
         if isinstance(tower, open_clip.CoCa):
@@ -83,7 +85,26 @@ class OpenClipText(Encoder):
 
     @cached_property
     def _depth(self) -> Depth:
-        return find_depth(self.tower, self, self.collate([self.prepare("a")]))
+        return find_depth(self.tower, self.forward, self.collate([self.prepare("a")]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)
+
+
+def _check_vocabulary(model: str, tokens: Tokens, tower: Any) -> None:
+    """Raise InputError if the model was made with another tokenizer, as far as the number of tokens tells.
+
+    Vocabularies of Hugging Face are often padded in the model, to a multiple of 64 say. CLIP's is not, but where an
+    architecture of open_clip's own joins it with a larger one.
+    """
+    text = tower if isinstance(tower, open_clip.CLIP) else tower.text
+    table = text.transformer.get_input_embeddings() if isinstance(text, HFTextEncoder) else text.token_embedding
+    simple = isinstance(tokens.tokenizer, open_clip.SimpleTokenizer)
+    padded = not simple or model in open_clip.list_models()
+    given, known = tokens.most(), table.num_embeddings
+    if given > known or (given < known and not padded):
+        kind = "CLIP's tokenizer" if simple else "its tokenizer"
+        raise InputError(
+            f"{model} has {known} tokens, but {kind} gives {given}: it was made with another, name that one as "
+            "`hf_tokenizer_name` in the text_cfg of the model config"
+        )

@@ -40,6 +40,18 @@ class Tokens:
             tokens[self.length - 1 :] = tokens[-1:]
         return torch.tensor(tokens + [0] * (self.length - len(tokens))), cut
 
+    def most(self) -> int:
+        """Return one more than the largest id that a text can have; no text has the special ones that it puts nowhere.
+
+        Tokenizers of T5, say, name a hundred of these, of which models need not have heard.
+        """
+        if isinstance(self.tokenizer, open_clip.SimpleTokenizer):
+            size: int = self.tokenizer.vocab_size
+            return size
+        own = self.tokenizer.tokenizer
+        special = {place for place, one in own.added_tokens_decoder.items() if one.special}
+        return 1 + max({*own.get_vocab().values()} - special | {*self.tokenizer("a")[0].tolist()})
+
     def settings(self) -> dict[str, Any]:
         """Return what the ids depend on beside the version of open_clip; see ``Encoder.describe``."""
         own = vars(self.tokenizer)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -15,34 +17,48 @@ SHARE = 0.9  # of the parameters of all blocks: one of them has less
 
 
 class Depth(NamedTuple):
-    """Which parts of a tower are its blocks, in their order, and which come after the last.
+    """Which parts of a tower are its blocks, in their order, and what follows each of them before the next.
 
     Attributes:
         blocks: names of modules, such as the blocks of a transformer or the stages of a ResNet.
-        after: names of modules, and of parameters that belong to none of them, that follow the last block.
+        behind: for each block, names of modules, and of parameters that belong to none of them, that follow it.
     """
 
     blocks: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
+    behind: tuple[tuple[str, ...], ...] = ()
 
     def layers(self, tower: nn.Module) -> tuple[nn.Module, ...]:
-        """Return the blocks, the last one joined with what follows it; see ``Encoder.by_depth``."""
-        if not self.blocks:
-            return ()
-        *lower, last = (tower.get_submodule(name) for name in self.blocks)
+        """Return the blocks, each joined with what follows it; see ``Encoder.by_depth``."""
         modules = dict(tower.named_modules())
-        behind: list[nn.Module] = [modules[name] for name in self.after if name in modules]
-        alone = [tower.get_parameter(name) for name in self.after if name not in modules]
-        return *lower, nn.ModuleList([last, *behind, nn.ParameterList(alone)])
+        return tuple(
+            nn.ModuleList(
+                [
+                    modules[block],
+                    *(modules[name] for name in names if name in modules),
+                    nn.ParameterList(tower.get_parameter(name) for name in names if name not in modules),
+                ]
+            )
+            if names
+            else modules[block]
+            for block, names in zip(self.blocks, self.behind, strict=True)
+        )
 
 
 def find_depth(tower: nn.Module, forward: Callable[[Inputs], Tensor], inputs: Inputs) -> Depth:
     """Return the depth of a tower with which `forward` gives features of inputs, by two runs.
 
+    Give an encoder's own method, not the encoder: what hooks on it wait for is no such run.
+
     The blocks are those siblings of one type that run once each and hold the most parameters, in the order in which
     they run: a layer that runs again and again, as ALBERT's, is at no depth.
-    With all their outputs cut off, gradients still reach only what follows the last.
+    With all their outputs cut off, gradients of what a block takes reach only what stands between it and the one
+    before, and those of the features what follows the last. Low-rank updates change nothing.
     """
+    with _without_updates(tower):
+        return _find_depth(tower, forward, inputs)
+
+
+def _find_depth(tower: nn.Module, forward: Callable[[Inputs], Tensor], inputs: Inputs) -> Depth:
     device = next(tower.parameters()).device
     inputs = inputs.to(device) if isinstance(inputs, Tensor) else {name: one.to(device) for name, one in inputs.items()}
     frozen = [one for one in tower.parameters() if not one.requires_grad]
@@ -53,20 +69,98 @@ def find_depth(tower: nn.Module, forward: Callable[[Inputs], Tensor], inputs: In
             _, ran = _watch(tower, lambda: forward(inputs), [name for name, _ in tower.named_modules() if name], _keep)
         with torch.enable_grad():
             siblings = _siblings(tower, {name for name, times in ran.items() if times == 1})
-            features, detached = _watch(tower, lambda: forward(inputs), siblings, _detach)
+            taken: dict[str, Tensor] = {}
+            with _noting(tower, siblings, taken):
+                features, detached = _watch(tower, lambda: forward(inputs), siblings, _detach)
             blocks = tuple(detached)
             inside = {id(one) for name in blocks for one in tower.get_submodule(name).parameters()}
             others = [one for one in tower.parameters() if id(one) not in inside]
-            if not (blocks and others and features.requires_grad):
-                return Depth(blocks)
-            gradients = torch.autograd.grad(features.sum(), others, allow_unused=True)
+            reached = [_reached(total, others) for total in (*(taken.get(name) for name in blocks), features.sum())]
     finally:
         for one in frozen:
             one.requires_grad_(False)
         for module, mode in modes.items():
             module.training = mode
-    after = {id(one) for one, gradient in zip(others, gradients, strict=True) if gradient is not None}
-    return Depth(blocks, tuple(_names(tower, after, "")))
+    if not blocks:
+        return Depth()
+    below, *between, after = reached
+    found: list[tuple[str, ...]] = []
+    for block, ids in zip(blocks, between, strict=False):
+        # What several blocks take, as positions, lies below them all; so does a branch that ran before the block.
+        below |= {id(one) for name in _before(ran, block) for one in tower.get_submodule(name).parameters()}
+        found.append(tuple(_names(tower, ids - below - after, "")))
+        below |= ids
+    return Depth(blocks, (*found, tuple(_names(tower, after, ""))))
+
+
+def _before(ran: Counter[str], block: str) -> Iterator[str]:
+    """Yield the modules that had run when a block had, but for it and those that it is in."""
+    for name in ran:
+        if name == block:
+            return
+        yield name
+
+
+@contextmanager
+def _noting(tower: nn.Module, names: Iterable[str], taken: dict[str, Tensor]) -> Iterator[None]:
+    """Note for a while the sum of what each of these modules takes, where it comes of weights."""
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def before(_: nn.Module, args: Any, kwargs: Any) -> None:
+            sums = [one.sum() for one in _tensors((args, kwargs)) if one.requires_grad]
+            if sums:
+                taken[name] = torch.stack(sums).sum()
+
+        return before
+
+    handles = [tower.get_submodule(name).register_forward_pre_hook(hook(name), with_kwargs=True) for name in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(one)
+
+
+def _reached(total: Tensor | None, weights: Sequence[nn.Parameter]) -> set[int]:
+    """Return the ids of those weights that a sum depends on."""
+    if total is None or not total.requires_grad or not weights:
+        return set()
+    gradients = torch.autograd.grad(total, weights, allow_unused=True, retain_graph=True)
+    return {id(one) for one, gradient in zip(weights, gradients, strict=True) if gradient is not None}
+
+
+@contextmanager
+def _without_updates(tower: nn.Module) -> Iterator[None]:
+    """Take low-rank updates out of a tower for a while.
+
+    In an attention of torch they put other weights in the place of its own each time it runs: gradients reach neither.
+    """
+    if "peft" not in sys.modules:  # nothing has updates; to import it takes seconds
+        yield
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    places = [
+        (tower.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], layer)
+        for name, layer in tower.named_modules(remove_duplicate=False)
+        if name and isinstance(layer, BaseTunerLayer)
+    ]
+    try:
+        for parent, child, layer in places:
+            setattr(parent, child, layer.get_base_layer())
+        yield
+    finally:
+        for parent, child, layer in places:
+            setattr(parent, child, layer)
 
 
 def _watch(

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
+from multimodal_ssl import InputError
+
 
 def freeze_unused(tower: nn.Module, run: Callable[[], Tensor]) -> tuple[Tensor, set[str]]:
     """Freeze what the features that `run` gives do not depend on, such as BERT's pooler; return them, and the names.
@@ -23,6 +25,15 @@ def freeze_unused(tower: nn.Module, run: Callable[[], Tensor]) -> tuple[Tensor, 
     for name in unused:
         named[name].requires_grad_(False)
     return features.detach(), unused
+
+
+def check_finite(model: str, features: Tensor) -> None:
+    """Raise InputError if features are not finite: no weight could learn from them."""
+    if not bool(features.isfinite().all()):
+        raise InputError(
+            f"{model} gives features that are not finite: its weights hold NaN or infinity, or its preparation divides "
+            "by zero (image_std)"
+        )
 
 
 def bake(tower: nn.Module) -> None:

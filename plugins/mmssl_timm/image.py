@@ -20,7 +20,7 @@ from mmssl_pretrained.crop import random_box
 from mmssl_pretrained.depth import Depth, find_depth
 from mmssl_pretrained.describe import describe
 from mmssl_pretrained.tokens import as_tokens, channels_first, width_of_tokens
-from mmssl_pretrained.tower import freeze_unused, hold_statistics
+from mmssl_pretrained.tower import check_finite, freeze_unused, hold_statistics
 from mmssl_timm.loading import load_model
 from multimodal_ssl import Encoder, InputError, Inputs
 
@@ -56,6 +56,7 @@ class TimmImage(Encoder):
         features, _ = freeze_unused(self.tower, lambda: self(inputs))
         if features.ndim != 2:
             raise InputError(f"{model} gives features of shape {list(features.shape)}, not one vector for each image")
+        check_finite(model, features)
         self.width = features.shape[-1]
 
     def prepare(self, item: Any, rng: np.random.Generator | None = None) -> Inputs:
@@ -100,7 +101,7 @@ class TimmImage(Encoder):
 
     @cached_property
     def _depth(self) -> Depth:
-        return find_depth(self.tower, self, self.collate([self.prepare(GREY)]))
+        return find_depth(self.tower, self.forward, self.collate([self.prepare(GREY)]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import timm
-from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import nn
 
 from mmssl_pretrained.hub import hub_or_cache
+from mmssl_pretrained.weights import UNLOADABLE, explain
 from multimodal_ssl import InputError
 from multimodal_ssl.errors import nearest
-
-# What timm raises of a hub that can't be reached, a damaged file, another architecture's weights, a wrong config.
-_UNLOADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AssertionError,
-    EOFError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
 
 
 def load_model(model: str, pretrained: bool | str) -> nn.Module:
@@ -40,6 +25,10 @@ def load_model(model: str, pretrained: bool | str) -> nn.Module:
             raise InputError(f"{model!r} names its own weights: leave out pretrained={pretrained!r}")
     else:
         _check_name(model)
+    # Weights of a file are the tag's if one is named, those of other folders may have been trained on.
+    name = model.removeprefix("hf-hub:timm/").partition("@")[0]
+    if pretrained and timm.is_model_pretrained(name) and (pretrained is True or "." in name):
+        _check_activation(name)
     if isinstance(pretrained, str) and not Path(pretrained).is_file():
         raise InputError(f"pretrained={pretrained!r} is no file: give the path of a checkpoint, true or false")
     try:
@@ -49,10 +38,13 @@ def load_model(model: str, pretrained: bool | str) -> nn.Module:
                 if isinstance(pretrained, str)
                 else timm.create_model(model, pretrained=pretrained)
             )
-    except _UNLOADABLE as error:
-        what = f"{pretrained} for {model}" if isinstance(pretrained, str) else model
+    except UNLOADABLE as error:
+        path = pretrained if isinstance(pretrained, str) else None
+        what = model if path is None else f"{path} for {model}"
+        foreign = path is None and isinstance(error, KeyError) and error.args == ("architecture",)
+        why = "its config.json names no architecture, as timm's do" if foreign else explain(error, path)
         raise InputError(
-            f"timm can't load {what} ({textwrap.shorten(str(error), 300)}); without the model hub, give the path of a "
+            f"timm can't load {what} ({why}); without the model hub, give the path of a "
             "checkpoint of this architecture as `pretrained`, or a folder as `model: local-dir:folder`"
         ) from error
     loaded.reset_classifier(0)
@@ -69,6 +61,23 @@ def _check_name(model: str) -> None:
         )
     if tag and not timm.is_model_pretrained(model):
         raise InputError(f"timm has no weights {tag!r} of {name}: {nearest(model, timm.list_pretrained(f'{name}.*'))}")
+
+
+def _check_activation(model: str) -> None:
+    """Raise InputError if timm says that the weights were trained with the other activation."""
+    config = timm.get_pretrained_cfg(model)
+    notes, full = " ".join(config.notes or ()), f"{model.partition('.')[0]}.{config.tag}"
+    if "QuickGELU" in notes and "quickgelu" not in model:
+        twin = next(
+            (
+                one
+                for one in timm.list_pretrained(f"*.{config.tag}")
+                if "_quickgelu" in one and one.replace("_quickgelu", "") == full
+            ),
+            "",
+        )
+        todo = f"write model: {twin}" if twin else "choose other weights"
+        raise InputError(f"the weights {config.tag!r} were trained with QuickGELU and {model} has GELU: {todo}")
 
 
 def _from_checkpoint(model: str, path: str) -> nn.Module:

@@ -188,7 +188,7 @@ class HuggingFaceAudio(Encoder):
 
     @cached_property
     def _depth(self) -> Depth:
-        return find_depth(self.tower, self, self.collate([self._extract(_noise(self.waves.rate), None)]))
+        return find_depth(self.tower, self.forward, self.collate([self._extract(_noise(self.waves.rate), None)]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)

@@ -152,7 +152,7 @@ class HuggingFaceImage(Encoder):
 
     @cached_property
     def _depth(self) -> Depth:
-        return find_depth(self.tower, self, self.collate([self.prepare(PICTURES[0])]))
+        return find_depth(self.tower, self.forward, self.collate([self.prepare(PICTURES[0])]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -15,23 +14,18 @@ from typing import Any, TypeVar
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils import find_adapter_config_file
 
 from mmssl_pretrained.hub import hub_or_cache
-from mmssl_pretrained.tower import freeze_unused
+from mmssl_pretrained.tower import check_finite, freeze_unused
+from mmssl_pretrained.weights import UNLOADABLE, explain
 from mmssl_transformers.joint import is_joint
 from multimodal_ssl import InputError
 
-# What transformers raises of a hub that can't be reached, a damaged file, a wrong config, a library that it lacks.
-_UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError)
 # What comes of a file that says something else than it should.
 _MALFORMED = (TypeError, KeyError, AttributeError, ArithmeticError, MemoryError, StrictDataclassError)
-# What comes of weights that are none. Torch's words advise to load the pickle unchecked: they are not repeated.
-_DAMAGED = (SafetensorError, pickle.UnpicklingError, EOFError, IndexError)
-
 # Buffers that older versions saved and newer ones compute.
 STRAY = re.compile(
     r"\b(position_ids|relative_position_index|relative_coords_table|masked_bias|att(entio)?n\.bias|inv_freq)$"
@@ -52,20 +46,15 @@ def read(what: str, model: str, load: Callable[[], T], *, file: str = "config.js
     try:
         with hub_or_cache(needed=not Path(model).exists()):
             return load()
-    except _DAMAGED as error:
-        raise InputError(
-            f"transformers can't load {what}{model!r} ({type(error).__name__}): a file is damaged, or a pointer in its "
-            "place (fetch it with git lfs pull), or holds more than tensors; give what save_pretrained writes"
-        ) from error
     except _MALFORMED as error:
         raise InputError(
             f"transformers can't load {what}{model!r} ({type(error).__name__}: {textwrap.shorten(str(error), 300)}): a "
             f"value in its {file} is not as save_pretrained writes it"
         ) from error
-    except _UNLOADABLE as error:
+    except UNLOADABLE as error:
         raise InputError(
-            f"transformers can't load {what}{model!r} ({textwrap.shorten(str(error), 300)}); without the model hub, "
-            "give a local folder that holds config, weights and preparation, as save_pretrained writes them"
+            f"transformers can't load {what}{model!r} ({explain(error)}); without the model hub, give a local folder "
+            "that holds config, weights and preparation, as save_pretrained writes them"
         ) from error
 
 
@@ -162,6 +151,7 @@ def settle(model: str, tower: nn.Module, missing: set[str], run: Callable[[], Te
     features, unused = freeze_unused(tower, run)
     if features.ndim != 2:
         raise InputError(f"{model} gives features of shape {list(features.shape)}, not one vector for each item")
+    check_finite(model, features)
     lacking = missing - unused
     if lacking:
         raise InputError(f"the weights in {model} lack {_several(lacking)}")

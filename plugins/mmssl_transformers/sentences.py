@@ -99,7 +99,7 @@ class SentenceTransformersText(Encoder):
 
     @cached_property
     def _depth(self) -> Depth:
-        return find_depth(self, self, self.collate([self.prepare("a")]))
+        return find_depth(self, self.forward, self.collate([self.prepare("a")]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self)

@@ -89,7 +89,7 @@ class HuggingFaceText(Encoder):
 
     @cached_property
     def _depth(self) -> Depth:
-        return find_depth(self.tower, self, self.collate([self.prepare("a")]))
+        return find_depth(self.tower, self.forward, self.collate([self.prepare("a")]))
 
     def by_depth(self) -> Sequence[nn.Module]:
         return self._depth.layers(self.tower)

@@ -1,4 +1,3 @@
-import copy
 import json
 import random
 from pathlib import Path
@@ -9,58 +8,22 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from safetensors.torch import load, save, save_file
+from safetensors.torch import load, save
 
-import mmssl_open_clip
-import mmssl_open_clip.loading
 from mmssl_open_clip.image import OpenClipImage
 from mmssl_open_clip.text import OpenClipText
 from mmssl_open_clip.tokens import Tokens
-from multimodal_ssl import Catalog, InputError
+from multimodal_ssl.encoder_config import EncoderConfig, LoraConfig
 from multimodal_ssl.testing import check_encoder
+from multimodal_ssl.tuning import add_lora, rates, tune
 
-CATALOG = Catalog.of(open_clip=mmssl_open_clip)
-TEXTS = ["a red fox", "two tin cans on a shelf", "!"]
-TINY = {
-    "embed_dim": 24,
-    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 2},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
-}
-COCA = {
-    "vision_cfg": {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
-    "text_cfg": {"embed_cls": True, "output_tokens": True, "context_length": 76},
-    "multimodal_cfg": {"context_length": 76, "width": 16, "heads": 2, "layers": 1},
-}
-ARCHITECTURES = {
-    "tiny-clip": {},
-    "tiny-custom-text": {"custom_text": True, "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8}},
-    "tiny-coca": {"custom_text": True, **COCA},
-}
-
-
-def pictures():
-    rng = np.random.default_rng(0)
-    arrays = [rng.integers(0, 256, shape, np.uint8) for shape in ((40, 60, 3), (32, 32), (90, 33, 3))]
-    return [Image.fromarray(array) for array in arrays]
+from .open_clip_models import ARCHITECTURES, TEXTS, TINY, image_encoder, pictures, save_folder, save_model, text_encoder
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def files(request, tmp_path_factory):
-    """Return the paths of a model config and of a checkpoint with random weights."""
-    folder = tmp_path_factory.mktemp(request.param)
-    config = copy.deepcopy(TINY)
-    for key, value in ARCHITECTURES[request.param].items():
-        config[key] = config.get(key, {}) | value if isinstance(value, dict) else value
-    path = folder / f"{request.param}.json"
-    path.write_text(json.dumps(config))
-    name = mmssl_open_clip.loading._register(str(path))
-    torch.manual_seed(1)
-    model = open_clip.create_model(name)
-    for parameter in model.parameters():
-        if not parameter.any():  # norms that begin as zeros would hide what is before them
-            torch.nn.init.normal_(parameter, std=0.1)
-    save_file(model.state_dict(), folder / "weights.safetensors")
-    return str(path), str(folder / "weights.safetensors")
+    """Return the paths of a model config and of a checkpoint."""
+    return save_model(tmp_path_factory.mktemp(request.param), request.param)
 
 
 @pytest.fixture
@@ -77,14 +40,6 @@ def tiny(tmp_path):
     path = tmp_path / f"{tmp_path.name}.json"
     path.write_text(json.dumps(TINY))
     return str(path)
-
-
-def image_encoder(model, pretrained=None):
-    return CATALOG.create("encoders", "open-clip-image", options={"model": model, "pretrained": pretrained})
-
-
-def text_encoder(model, pretrained=None):
-    return CATALOG.create("encoders", "open-clip-text", options={"model": model, "pretrained": pretrained})
 
 
 @torch.no_grad()
@@ -221,6 +176,30 @@ def test_layers_come_in_the_order_of_depth(files):
         assert [one for one in found if one.startswith(f"{expected[-1]}.")]
 
 
+@pytest.mark.parametrize("make", [image_encoder, text_encoder])
+def test_low_rank_updates_learn_at_the_rate_of_their_block(files, make):
+    if make is image_encoder and "tiny-custom-text" in files[0]:
+        pytest.skip("a ResNet has no linear layers but those of its pooling, whose weights it reads itself")
+    plain, encoder = make(*files), make(*files)
+    targets = "resblocks" if "tiny-coca" in files[0] else None  # the pooling of its images has keys of another width
+    config = EncoderConfig(name="open-clip", layer_decay=0.5, lora=LoraConfig(rank=2, targets=targets))
+    add_lora("a", encoder, config.lora)
+    before = {name: one.clone() for name, one in encoder.state_dict().items()}
+    tune("a", encoder, config)
+    assert all(torch.equal(one, before[name]) for name, one in encoder.state_dict().items())
+    rate_of = rates({"a": plain}, {"a": config})
+    expected = {name: rate_of[id(one)] for name, one in plain.named_parameters()}
+    found = rates({"a": encoder}, {"a": config})
+    learn = {name: found[id(one)] for name, one in encoder.named_parameters() if one.requires_grad}
+    assert all("lora_" in name for name in learn)
+    assert len(set(learn.values())) > 1
+    for name, rate in learn.items():
+        layer = name.split(".lora_")[0].replace(".base_layer", "")
+        assert {one for key, one in expected.items() if key.startswith(f"{layer}.")} == {rate}
+    items = pictures() if make is image_encoder else TEXTS
+    encoder(encoder.collate([encoder.prepare(one) for one in items])).sum().backward()  # the updates are reached
+
+
 def test_fixed_parameters_stay_fixed_when_the_rest_is_trained(tmp_path):
     path = tmp_path / "tiny-sine.json"
     path.write_text(json.dumps(TINY | {"vision_cfg": TINY["vision_cfg"] | {"pos_embed_type": "sin_cos_2d"}}))
@@ -285,19 +264,8 @@ def test_texts_have_the_ids_that_open_clip_gives_them(monkeypatch, clean):
 
 @pytest.fixture(params=["", "clips"])
 def folder(request, tmp_path):
-    """Return a folder as the hub's: config, weights and a Hugging Face tokenizer."""
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[BOS]", "[EOS]", "a", "red", "fox"]
-    tokenizer = transformers.BertTokenizer(
-        vocab={word: place for place, word in enumerate(vocabulary)}, bos_token="[BOS]", eos_token="[EOS]"
-    )
-    tokenizer.save_pretrained(tmp_path)
-    text = {"context_length": 8, "vocab_size": 10, "hf_tokenizer_name": "elsewhere", "tokenizer_mode": request.param}
-    config = TINY | {"text_cfg": TINY["text_cfg"] | text}
-    preprocessing = {"mean": [0.5] * 3, "std": [0.25] * 3, "resize_mode": "squash"}
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocessing}))
-    torch.manual_seed(2)
-    save_file(open_clip.CLIP(**config).state_dict(), tmp_path / "open_clip_model.safetensors")
-    return f"local-dir:{tmp_path}"
+    """Return a folder as the hub's."""
+    return save_folder(tmp_path, request.param)
 
 
 @torch.no_grad()
@@ -319,62 +287,6 @@ def test_cut_texts_are_counted_with_a_hugging_face_tokenizer(folder, no_hub):
     room = 8 - (3 if encoder.tokens.tokenizer.tokenizer_mode == "clips" else 2)
     words = [" ".join(["fox"] * count) for count in (1, room, room + 1, 30)]
     assert [bool(encoder.prepare(one)["truncated"]) for one in words] == [False, False, True, True]
-
-
-def test_weights_beside_a_folder_and_folders_without_weights_are_refused(folder):
-    with pytest.raises(InputError, match="leave out pretrained='openai'"):
-        image_encoder(folder, "openai")
-    (Path(folder.removeprefix("local-dir:")) / "open_clip_model.safetensors").unlink()
-    with pytest.raises(InputError, match="can't load local-dir"):
-        image_encoder(folder)
-
-
-@pytest.mark.parametrize("make", [image_encoder, text_encoder])
-def test_unknown_names_are_answered_with_the_nearest(make):
-    with pytest.raises(InputError, match="no architecture 'ViT-B-33': did you mean 'ViT-B-32'"):
-        make("ViT-B-33")
-    with pytest.raises(InputError, match="neither a file nor a tag of ViT-B-32: did you mean 'laion2b_s34b_b79k'"):
-        make("ViT-B-32", "laion2b_s34b")
-
-
-@pytest.mark.parametrize("make", [image_encoder, text_encoder])
-def test_weights_with_the_other_activation_are_refused_before_anything_is_loaded(make, monkeypatch):
-    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: pytest.fail("loaded"))
-    with pytest.raises(InputError, match="quick_gelu=True and ViT-B-32 has False: write model: ViT-B-32-quickgelu"):
-        make("ViT-B-32", "openai")
-    with pytest.raises(InputError, match='model config with "quick_gelu": false'):
-        make("roberta-ViT-B-32", "laion2b_s12b_b32k")
-
-
-@pytest.mark.parametrize(("model", "pretrained"), [("ViT-B-32", "laion2b_s34b_b79k"), ("hf-hub:nobody/nothing", None)])
-def test_a_hub_out_of_reach_is_said_in_one_line_with_the_way_out(no_hub, model, pretrained):
-    for make in (image_encoder, text_encoder):
-        with pytest.raises(InputError, match=r"path of a checkpoint .* as `pretrained`.*local-dir:folder") as caught:
-            make(model, pretrained)
-        assert "\n" not in str(caught.value)
-
-
-def test_weights_of_another_architecture_are_refused_in_one_line(tiny, tmp_path):
-    save_file({"visual.proj": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
-    (tmp_path / "damaged.pt").write_bytes(b"")
-    for name in ("other.safetensors", "damaged.pt"):
-        with pytest.raises(InputError, match=f"can't load .*{name} for .*json") as caught:
-            text_encoder(tiny, str(tmp_path / name))
-        assert "\n" not in str(caught.value)
-
-
-def test_wrong_model_configs_are_refused(tmp_path):
-    (tmp_path / "ViT-B-32.json").write_text(json.dumps(TINY))
-    (tmp_path / "bare.json").write_text(json.dumps({"model_cfg": TINY}))
-    (tmp_path / "typo.json").write_text(json.dumps(TINY | {"text_cfg": {"widht": 16}}))
-    for name, complaint in {
-        "ViT-B-32.json": "another architecture that is named 'ViT-B-32': rename",
-        "bare.json": "it lacks embed_dim, vision_cfg, text_cfg",
-        "absent.json": "can't read the open_clip model config",
-        "typo.json": "widht",
-    }.items():
-        with pytest.raises(InputError, match=complaint):
-            image_encoder(str(tmp_path / name))
 
 
 def test_factories_make_these_encoders(tiny):

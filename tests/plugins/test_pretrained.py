@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
 from torch import nn
 from torchvision.transforms import RandomResizedCrop
@@ -54,16 +55,69 @@ class Tower(nn.Module):
 def test_blocks_are_found_in_the_order_in_which_they_run():
     tower = Tower()
     depth = find_depth(tower, lambda x: tower(tower.stem(x)), torch.rand(1, 4))
-    assert depth == Depth(("blocks.2", "blocks.0", "blocks.1"), ("head", "scale"))
+    assert depth == Depth(("blocks.2", "blocks.0", "blocks.1"), ((), (), ("head", "scale")))
     first, second, last = depth.layers(tower)
     assert (first, second) == (tower.blocks[2], tower.blocks[0])
     assert list(last.parameters()) == [*tower.blocks[1].parameters(), *tower.head.parameters(), tower.scale]
 
 
+class Stages(nn.Module):
+    """Has something between its blocks, positions that each of them takes, and a branch that joins late."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Parameter(torch.ones(4))
+        self.branch = nn.Linear(4, 4)
+        self.between = nn.ModuleDict({"norm": nn.LayerNorm(4), "unused": nn.Linear(4, 4)})
+        self.scale = nn.Parameter(torch.ones(4))
+        self.stem = nn.Linear(4, 4)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4)) for _ in range(3))
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, x):
+        late, x = self.branch(x), self.stem(x)
+        x = self.blocks[0](x + self.positions)
+        x = self.between["norm"](x) * self.scale
+        x = self.blocks[1](x + self.positions)
+        x = self.blocks[2](x + self.positions + late)
+        return self.norm(x)
+
+
+def test_a_block_takes_what_follows_it_up_to_the_next():
+    tower = Stages()
+    depth = find_depth(tower, tower, torch.rand(2, 4))
+    assert depth.blocks == ("blocks.0", "blocks.1", "blocks.2")
+    assert depth.behind == (("between.norm", "scale"), (), ("norm",))
+    first, second, _ = depth.layers(tower)
+    assert list(first.parameters()) == [*tower.blocks[0].parameters(), *tower.between["norm"].parameters(), tower.scale]
+    assert second is tower.blocks[1]
+
+
 def test_a_frozen_tower_has_the_same_depth():
     tower = Tower().requires_grad_(False)
     with torch.no_grad():
-        assert find_depth(tower, tower, torch.rand(1, 4)).after == ("head", "scale")
+        assert find_depth(tower, tower, torch.rand(1, 4)).behind == ((), (), ("head", "scale"))
+
+
+def test_low_rank_updates_change_nothing_of_the_depth():
+    tower = Tower()
+    tower.head = nn.Sequential(nn.MultiheadAttention(4, 2))
+
+    def forward(x):
+        for place in (2, 0, 1):
+            x = tower.blocks[place](x)
+        return tower.head[0](x, x, x)[0] * tower.scale
+
+    plain = find_depth(tower, forward, torch.rand(1, 4))
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=r"blocks\..\..|head\.0"), tower)
+    modules, learn = dict(tower.named_modules()), [one.requires_grad for one in tower.parameters()]
+    assert "head.0.base_layer.out_proj.base_layer" in modules
+    assert find_depth(tower, forward, torch.rand(1, 4)) == plain
+    assert dict(tower.named_modules()) == modules
+    assert [one.requires_grad for one in tower.parameters()] == learn
+    *_, last = plain.layers(tower)
+    updates = {one for name, one in tower.named_parameters() if name.startswith(("head.", "blocks.1."))}
+    assert {one for one in updates if one.requires_grad} == {one for one in last.parameters() if one.requires_grad}
 
 
 def test_watching_a_tower_leaves_it_as_it_was():

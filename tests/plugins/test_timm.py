@@ -11,7 +11,9 @@ from safetensors.torch import load, load_file, save, save_file
 import mmssl_timm
 from mmssl_timm.image import TimmImage
 from multimodal_ssl import Catalog, InputError
+from multimodal_ssl.encoder_config import EncoderConfig
 from multimodal_ssl.testing import check_encoder
+from multimodal_ssl.tuning import tune
 
 CATALOG = Catalog.of(timm=mmssl_timm)
 ARCHITECTURES = {
@@ -193,6 +195,23 @@ def test_layers_come_in_the_order_of_depth(folder):
     assert {id(one) for one in last.parameters()} == {id(one) for one in [*blocks[-1].parameters(), *after]}
 
 
+@pytest.mark.parametrize(
+    ("name", "between"),
+    [("resnet10t", {0: "bn1"}), ("densenet121", {0: "features.transition1", 3: "features.norm5"})],
+)
+def test_blocks_take_what_stands_between_them(name, between):
+    encoder = encoder_of(name, pretrained=False)
+    layers = encoder.by_depth()
+    for depth, part in between.items():
+        ids = {id(one) for one in layers[depth].parameters()}
+        assert {id(one) for one in encoder.tower.get_submodule(part).parameters()} <= ids
+    if name == "resnet10t":
+        tune("image", encoder, EncoderConfig(name="timm-image", unfreeze=len(layers)))
+        assert all(one.requires_grad for one in encoder.parameters())
+    owned = [id(one) for layer in layers for one in layer.parameters()]
+    assert len(owned) == len(set(owned))
+
+
 def test_weights_that_lack_something_or_have_too_much_or_other_sizes_are_refused(vit):
     path = Path(vit.removeprefix("local-dir:")) / "model.safetensors"
     weights = load_file(path)
@@ -215,6 +234,21 @@ def test_weights_of_another_architecture_are_refused_in_one_line(resnet, tmp_pat
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ([1, 2], "it holds 'list'"),
+        (torch.zeros(3), "it holds 'Tensor'"),
+        ({"state_dict": 5}, "under 'state_dict' it holds 'int'"),
+    ],
+)
+def test_a_checkpoint_that_holds_something_else_is_refused_in_one_line(tmp_path, content, complaint):
+    torch.save(content, tmp_path / "strange.pt")
+    with pytest.raises(InputError, match=f"can't load .*strange.pt for resnet10t .*{complaint}, not tensors") as caught:
+        encoder_of("resnet10t", pretrained=str(tmp_path / "strange.pt"))
+    assert "\n" not in str(caught.value)
+
+
 def test_pickles_are_not_opened(tmp_path):
     torch.save({"state_dict": Path("x")}, tmp_path / "evil.pth")
     with pytest.raises(InputError, match="can't load"):
@@ -230,6 +264,27 @@ def test_unknown_names_are_answered_with_the_nearest(vit):
         encoder_of("resnet10t", pretrained="absent")
     with pytest.raises(InputError, match="leave out pretrained='absent'"):
         encoder_of(vit, pretrained="absent")
+
+
+@pytest.mark.parametrize(
+    "name", [one for one in timm.list_pretrained("*clip*") if "QuickGELU" in str(timm.get_pretrained_cfg(one).notes)]
+)
+def test_weights_of_the_other_activation_are_refused_by_the_name_of_those_of_the_same(name, monkeypatch, tmp_path):
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: (_ for _ in ()).throw(OSError("is loaded")))
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"")
+    twin = name.replace("_clip_", "_clip_quickgelu_").replace("_quickgelu_quickgelu", "_quickgelu")
+    complaint = "is loaded" if name == twin else f"trained with QuickGELU and {name} has GELU: write model: {twin}$"
+    for model in (name, f"hf-hub:timm/{name}"):
+        with pytest.raises(InputError, match=complaint):
+            encoder_of(model)
+    with pytest.raises(InputError, match="a file is damaged" if name == twin else complaint):
+        encoder_of(name, pretrained=str(path))
+    for model, options in {name: {"pretrained": False}, f"hf-hub:someone/{name}": {}}.items():
+        with pytest.raises(InputError, match="is loaded"):
+            encoder_of(model, **options)
+    with pytest.raises(InputError, match="a file is damaged"):
+        encoder_of(name.partition(".")[0], pretrained=str(path))  # whose weights these are is not said
 
 
 @pytest.mark.parametrize("model", ["resnet10t.c3_in1k", "hf-hub:nobody/nothing", "local-dir:absent"])
