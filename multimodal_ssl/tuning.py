@@ -54,8 +54,10 @@ def add_lora(name: str, encoder: Encoder, config: LoraConfig) -> None:
     layers = [
         one
         for one, module in encoder.named_modules()
-        # The projections within an attention of torch are reached through it; what is frozen already is not used.
+        # The projections within an attention of torch are reached through it, and peft knows only those whose queries,
+        # keys and values are of one width; what is frozen already is not used.
         if isinstance(module, kinds)
+        and getattr(module, "_qkv_same_embed_dim", True)
         and any(weight.requires_grad for weight in module.parameters())
         and not any(one.startswith(f"{parent}.") for parent in attentions)
     ]

@@ -98,6 +98,23 @@ def test_lora_learns_in_attentions_of_torch() -> None:
     assert all(one.grad is not None for one in encoder.parameters() if one.requires_grad)
 
 
+def test_attentions_of_other_keys_than_queries_get_no_updates() -> None:
+    class Pooling(Deep):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, kdim=4, vdim=4, batch_first=True)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            x = super().forward(inputs)[:, None]
+            return self.attention(x, x[..., :4], x[..., :4], need_weights=False)[0][:, 0]
+
+    encoder = Pooling()
+    add_lora("a", encoder, LoraConfig(rank=2))
+    encoder(torch.randn(5, 2)).sum().backward()
+    assert not any("attention" in name for name in learning(encoder))
+    assert learning(encoder)
+
+
 @pytest.mark.parametrize("heads", [1, 2])
 def test_updates_count_in_training_and_after(heads: int) -> None:
     class Seeing(Deep):
