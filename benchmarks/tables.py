@@ -180,8 +180,7 @@ def every_config(size: str) -> str:
             of = one.get(kind)
             figures += [f"{of['R@1']:.3f}", f"{of['R@1'] / of['chance']:.0f}"] if of else ["", ""]
         lines.append(f"| {' | '.join(figures)} |")
-    about = f"One run each, to see that it learns; the whole command takes so long on {found[0]['device']}, 2 cores."
-    return "\n".join([about + "\n", *lines]) + "\n"
+    return "\n".join([f"The whole command takes so long on {found[0]['device']}, 2 cores.\n", *lines]) + "\n"
 
 
 def main() -> None:
@@ -198,9 +197,11 @@ def main() -> None:
     for name, runs in results.items():
         command = "mmssl quickstart" if name == "quickstart" else f"mmssl fit configs/{name}.yaml"
         parts += [f"## {name}\n", f"`{command}`: {describe(runs)}", retrieval_table([run["retrieval"] for run in runs])]
-    parts += ["## Every small config\n", every_config("small")]
-    parts += ["## Every other config\n", "Those for GPUs need shards of one's own; tests run them on tiny ones.\n"]
-    parts += [every_config("large")]
+    parts += ["## Every small config\n", "One run each, to see that it learns.\n", every_config("small")]
+    about = (
+        "One run each, cut short after so many steps, to see that it runs. Those for GPUs need shards of one's own: "
+    )
+    parts += ["## Every other config\n", about + "tests run them on tiny ones.\n", every_config("large")]
     (ROOT / "docs" / "runs.md").write_text("\n".join(parts))
     runs = results["quickstart"]
     insert("quickstart", f"{retrieval_table([run['retrieval'] for run in runs])}\n{describe(runs)}")
