@@ -129,7 +129,7 @@ def draw_map(path: Path, items: Mapping[str, Embedded], project: Projection = pc
         handles.append(Line2D([], [], color="0.2", linewidth=0.7, label=f"the items of {len(joined)} samples"))
     figure.legend(handles=handles, loc="outside upper center", ncols=min(3, len(handles)), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+    figure.savefig(path, dpi=150, bbox_inches="tight", format="png")
 
 
 def _told(name: str, drawn: int, of: int) -> str:

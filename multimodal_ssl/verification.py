@@ -169,4 +169,4 @@ def draw_roc(path: Path, found: Mapping[tuple[str, str], Verification]) -> None:
     axes.set(xscale="log", xlabel="FAR: wrong pairs accepted", ylabel="TAR: right pairs accepted", ylim=(0, 1.02))
     axes.legend(loc="upper left", fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, format="png")

@@ -63,9 +63,9 @@ def test_every_dot_of_the_picture_is_laid_out_and_modalities_have_colours(tmp_pa
         seen.append(len(vectors))
         return pca(vectors)
 
-    draw_map(tmp_path / "new" / "map.png", items(a=60, b=50), project)
+    draw_map(tmp_path / "new" / "map", items(a=60, b=50), project)
     assert seen == [110]
-    pixels = np.asarray(Image.open(tmp_path / "new" / "map.png").convert("RGB")).reshape(-1, 3).astype(int)
+    pixels = np.asarray(Image.open(tmp_path / "new" / "map").convert("RGB")).reshape(-1, 3).astype(int)
     for colour in ((31, 119, 180), (255, 127, 14)):
         assert (np.abs(pixels - colour).sum(1) < 6).sum() > 100
     draw_map(tmp_path / "one.png", items(a=1))

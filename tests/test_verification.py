@@ -125,8 +125,8 @@ def test_all_names_that_share_a_group_are_verified_and_drawn(tmp_path: Path) -> 
     found = verify_items(items)
     assert list(found) == [("a", "b")]
     assert found["a", "b"].right <= 40
-    draw_roc(tmp_path / "plots" / "roc.png", found)
-    with Image.open(tmp_path / "plots" / "roc.png") as picture:
+    draw_roc(tmp_path / "plots" / "roc.curve", found)
+    with Image.open(tmp_path / "plots" / "roc.curve") as picture:
         assert len(np.unique(np.asarray(picture.convert("L")))) > 20
     with pytest.raises(InputError, match="no two modalities of the evaluation share a group: a, c"):
         verify_items({name: items[name] for name in "ac"})

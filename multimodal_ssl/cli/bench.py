@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-from multimodal_ssl.cli.pictures import Picture
-
 File = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -33,10 +31,10 @@ File = click.Path(path_type=Path, dir_okay=False)
     "--far", "fars", type=click.FloatRange(0, 1, min_open=True), multiple=True,
     help="For --verify: share of wrong pairs accepted.  [default: 0.1, 0.01, 0.001, as far as pairs suffice]",
 )  # fmt: skip
-@click.option("--plot", type=Picture(), help="For --verify: draw the ROC into this PNG.")
+@click.option("--plot", type=File, help="For --verify: draw the ROC into this PNG.")
 @click.option("--space", is_flag=True, help="Measure the geometry: uniformity, rank, alignment, modality gap, hubs.")
 @click.option(
-    "--map", "map_path", type=Picture(), help="Draw the space into this PNG: one dot an item, lines within samples."
+    "--map", "map_path", type=File, help="Draw the space into this PNG: one dot an item, lines within samples."
 )
 @click.option(
     "--map-by", type=click.Choice(["pca", "umap"]),

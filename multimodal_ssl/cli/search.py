@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from multimodal_ssl.cli.pictures import Picture
-
 if TYPE_CHECKING:
     from multimodal_ssl.retrieval import Term
 
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
     help="Show the training samples nearest to query and best answer; an index of them: mmssl index RUN --of sources.",
 )
 @click.option("--index", "index_dir", type=click.Path(path_type=Path), help="The index.  [default: RUN/index]")
-@click.option("--sheet", type=Picture(), help="Draw the answers into this PNG.")
+@click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Draw the answers into this PNG.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def search(
     run: Path, query: str | None, by: str, image: str | None, audio: str | None, plus: tuple[str, ...],
