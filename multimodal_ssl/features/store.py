@@ -61,11 +61,7 @@ class FeatureStore:
         """See what others have appended; raise InputError if vectors were lost."""
         keys = np.fromfile(self._keys, np.int64, count=self._keys.stat().st_size // 8)
         self._ends = np.flatnonzero(keys)  # rows of key 0 belong to the item that ends with the next key
-        try:
-            whole = self._vectors.stat().st_size >= 4 * self.width * len(self)
-        except FileNotFoundError:
-            whole = False
-        if not whole:
+        if self._vectors.stat().st_size < 4 * self.width * len(self):
             raise InputError(f"{self._vectors} is cut short or lost: remove its folder, and features are computed anew")
         order = np.argsort(keys[self._ends], kind="stable")
         self._order = self._ends[order]

@@ -34,6 +34,7 @@ def load_model(model: str, pretrained: str | None) -> tuple[str, Any]:
             )
     if pretrained is not None:
         _check_pretrained(name, pretrained)
+    path = _checkpoint(model, pretrained)
     try:
         with hub_or_cache(needed=needs_hub(name, pretrained)):
             loaded = open_clip.create_model(
@@ -41,12 +42,11 @@ def load_model(model: str, pretrained: str | None) -> tuple[str, Any]:
             )
     except UNLOADABLE as error:
         what = model if pretrained is None else f"{pretrained} for {model}"
-        why = explain(error, _checkpoint(model, pretrained))
+        why = explain(error, path)
         raise InputError(
             f"open_clip can't load {what} ({why}); without the model hub, give the path "
             "of a checkpoint of this architecture as `pretrained`, or a folder as `model: local-dir:folder`"
         ) from error
-    path = _checkpoint(model, pretrained)
     if path is not None and not path.endswith((".npz", ".npy")):  # big_vision has other names
         _check_positions(name, path, loaded, chosen=model.endswith(".json"))
     return name, loaded.eval()

@@ -52,7 +52,8 @@ def count_rows(path: str, names: Collection[str]) -> dict[str, int]:
     """Return the first size of those tensors of a checkpoint that have one of these names; little of it is read."""
     if path.endswith(".safetensors"):
         with safe_open(path, "pt") as file:
-            return {name: file.get_slice(name).get_shape()[0] for name in file.keys() if name in names}  # noqa: SIM118
+            known = {*file.keys()}
+            return {name: file.get_slice(name).get_shape()[0] for name in names if name in known}
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     found = content.get("state_dict", content)
     plain = {name.removeprefix("module."): one for name, one in found.items()}

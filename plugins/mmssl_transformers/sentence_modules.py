@@ -128,7 +128,7 @@ def _activation(model: str, name: str) -> nn.Module:
     try:
         activation: nn.Module = kind()
         activation(torch.zeros(1, 4))
-    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:  # the last: torch, of a container
         raise InputError(
             f"{model} has the activation {name!r}, which needs more than numbers ({textwrap.shorten(str(error), 150)})"
         ) from error
