@@ -24,13 +24,10 @@ from multimodal_ssl import load_config
 from multimodal_ssl.pipeline import bench, fit
 
 from .plugins.hf_sounds import SIZES, save_model
+from .plugins.open_clip_models import TINY
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ROWS = 8
-CLIP = {
-    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 2},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
-}
 
 
 def png(values: np.ndarray, kind: str = "png") -> bytes:
@@ -76,7 +73,7 @@ def write_shards(path: Path, items: dict[str, str], rng: np.random.Generator) ->
 def clip(folder: Path, dim: int) -> list[str]:
     """Save a small model of open_clip and return what lets both of its towers begin from it."""
     config, weights = folder / f"{folder.name}-clip.json", folder / "weights.safetensors"
-    config.write_text(json.dumps({"embed_dim": dim} | CLIP))
+    config.write_text(json.dumps(TINY | {"embed_dim": dim}))
     model = open_clip.create_model(mmssl_open_clip.loading._register(str(config)))
     save_file(model.state_dict(), weights)
     return [f"encoders.{item}.model={config}" for item in ("image", "text")] + [f"encoders.image.pretrained={weights}"]
