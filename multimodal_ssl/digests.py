@@ -88,6 +88,29 @@ def item_digest(items: Mapping[str, Any], name: str, modality: str) -> int:
     return content_digest(as_text(items[name]) if modality == "text" else items[name])
 
 
+def item_key(item: Any, modality: str) -> int:
+    """Return a 64-bit key of what an item holds, never 0; of a file by its path, size and time of its last change.
+
+    A string that is no file's path is an item itself, as those of some modalities are.
+
+    Raises TypeError for a kind of item that has none, such as a picture, whose pixels are not all that it is.
+    """
+    if isinstance(item, LazyItem):
+        item = item.read()
+    if isinstance(item, Path) or (isinstance(item, str) and modality != "text"):
+        try:
+            state = os.stat(item)
+        except (OSError, ValueError):  # if it should have been one, its modality tells
+            return digest(os.fspath(item)) or 1
+        return digest(f"{os.path.abspath(item)} {state.st_size} {state.st_mtime_ns}") or 1
+    if isinstance(item, bytes | bytearray | memoryview):
+        whole = hashlib.blake2b(item, digest_size=8).digest()  # `content_digest` takes parts of large ones
+        return int.from_bytes(whole, "little", signed=True) or 1
+    if not isinstance(item, str | int | float | np.ndarray | np.generic | Tensor | Mapping | list | tuple):
+        raise TypeError(f"{type(item).__name__} has no key")
+    return digest(item) or 1
+
+
 def _hash_file(path: Path) -> int:
     size = path.stat().st_size
     if size <= LARGE:

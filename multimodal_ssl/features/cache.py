@@ -6,7 +6,6 @@ view of it was taken: so runs, sources and samples share it, and nothing stale i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -19,12 +18,11 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from multimodal_ssl.binder import Binder, evaluating, fingerprint_of, to_device
 from multimodal_ssl.data import Supply, Ticket, batches, read_sample
-from multimodal_ssl.digests import digest
+from multimodal_ssl.digests import digest, item_key
 from multimodal_ssl.errors import InputError, UnreadableError
 from multimodal_ssl.features.source import FeatureSource, Known
 from multimodal_ssl.features.store import FeatureStore, default_folder
@@ -32,7 +30,7 @@ from multimodal_ssl.features.token_vectors import TOKENS, Tokens
 from multimodal_ssl.features.vectors import VECTOR, Vectors
 from multimodal_ssl.layers import TokenHead
 from multimodal_ssl.plan import ordered_tickets
-from multimodal_ssl.types import Encoder, Inputs, LazyItem, MapSource, Modality
+from multimodal_ssl.types import Encoder, Inputs, MapSource, Modality
 
 BATCH = 128  # views that are prepared and encoded at once
 
@@ -118,29 +116,6 @@ class Look(Dataset[Found]):
         missing = np.flatnonzero(self.stores[name].find(np.array(keys, np.int64)) < 0).tolist()
         raw = modality.open(item) if missing else None
         return keys, {keys[view]: encoder.prepare(raw, view_rng(own, view)) for view in missing}
-
-
-def item_key(item: Any, modality: str) -> int:
-    """Return a 64-bit key of what an item holds, never 0; of a file by its path, size and time of its last change.
-
-    A string that is no file's path is an item itself, as those of some modalities are.
-
-    Raises TypeError for a kind of item that has none, such as a picture, whose pixels are not all that it is.
-    """
-    if isinstance(item, LazyItem):
-        item = item.read()
-    if isinstance(item, Path) or (isinstance(item, str) and modality != "text"):
-        try:
-            state = os.stat(item)
-        except (OSError, ValueError):  # if it should have been one, its modality tells
-            return digest(os.fspath(item)) or 1
-        return digest(f"{os.path.abspath(item)} {state.st_size} {state.st_mtime_ns}") or 1
-    if isinstance(item, bytes | bytearray | memoryview):
-        whole = hashlib.blake2b(item, digest_size=8).digest()  # `content_digest` takes parts of large ones
-        return int.from_bytes(whole, "little", signed=True) or 1
-    if not isinstance(item, str | int | float | np.ndarray | np.generic | Tensor | Mapping | list | tuple):
-        raise TypeError(f"{type(item).__name__} has no key")
-    return digest(item) or 1
 
 
 def view_key(key: int, view: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -36,6 +37,7 @@ def open_video(
     subtitles_from: str | None = None,
     offset: Annotated[float, Ge(-60), Le(60)] = 0.0,
     group: Literal["file", "none"] = "file",
+    keep: Path | None = None,
 ) -> PairingSource:
     """The video files of another source, cut into windows: pictures, sound and words of the same time.
 
@@ -66,6 +68,8 @@ def open_video(
         group: "file" makes the windows of a file one group (that of its sample, if it has one): they show the same
             place and voice, and those that overlap are nearly the same, so they would be false negatives. "none" tells
             the windows of a file from each other, as is wanted to learn which sound is in step.
+        keep: a folder for windows that were decoded: each is decoded once, and read from there at every other visit and
+            by every other run. A window takes frames x height x width x 3 bytes, and its sound.
     """
     from mmssl_video.source import open_windows
     from mmssl_video.windows import Recipe
@@ -73,6 +77,7 @@ def open_video(
     recipe = Recipe(
         item=item, length=length, stride=stride, scenes=scenes, clip=clip, frames=frames, size=size, frame=frame,
         sound=sound, subtitles=subtitles, subtitles_from=subtitles_from, offset=offset, by_file=group == "file",
+        keep=keep and keep.expanduser(),
     )  # fmt: skip
     return open_windows(source, recipe)
 

@@ -8,6 +8,7 @@ from typing import final
 import numpy as np
 
 from mmssl_video.container import MediaError
+from mmssl_video.keeping import make_folder
 from mmssl_video.windows import File, Recipe, cut, has, look
 from multimodal_ssl import InputError, Manifest, MapSource, PairingSource, Sample, UnreadableError
 from multimodal_ssl.data import number_groups
@@ -31,6 +32,8 @@ def open_windows(source: PairingSource, recipe: Recipe) -> PairingSource:
     modalities = {
         name: kind for name, kind in source.modalities.items() if name not in (recipe.item, recipe.subtitles_from)
     }
+    if recipe.keep:
+        make_folder(recipe.keep)
     names = [one for one in (recipe.clip, recipe.frame, recipe.sound, recipe.subtitles) if one]
     for place, name in enumerate(names):
         if name in modalities or name in names[:place]:

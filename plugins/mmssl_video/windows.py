@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from mmssl_video import captions
 from mmssl_video.captions import Cue
 from mmssl_video.container import Header, MediaError, read_header
 from mmssl_video.decoding import Window, decode, differences
+from mmssl_video.keeping import decode_once
 from multimodal_ssl import Sample, UnreadableError
 
 MAX_WINDOW = 600.0  # seconds: ten minutes of sound take 100 MB
@@ -37,6 +39,7 @@ class Recipe:
     subtitles_from: str | None
     offset: float
     by_file: bool
+    keep: Path | None
 
     @property
     def made(self) -> dict[str, str]:
@@ -177,7 +180,8 @@ class Items(Mapping[str, Any]):
         sound = (start + recipe.offset, end + recipe.offset) if recipe.sound in names else None
         wanted = [name for name in (recipe.clip, recipe.frame) if name in clip] + ([recipe.sound] if sound else [])
         try:
-            pictures, wave = decode(media, Window(times, recipe.size, sound))
+            window = Window(times, recipe.size, sound)
+            pictures, wave = decode_once(media, window, recipe.keep) if recipe.keep else decode(media, window)
         except MediaError as error:
             return dict.fromkeys(map(str, wanted), error)
         found: dict[str, Any] = {}

@@ -17,8 +17,9 @@ from torch import Tensor
 from multimodal_ssl import Manifest, MapSource, Sample
 from multimodal_ssl.config import parse_config
 from multimodal_ssl.data import Feed, Supply, Ticket
+from multimodal_ssl.digests import item_key
 from multimodal_ssl.embed import embed
-from multimodal_ssl.features.cache import cached, item_key, view_key
+from multimodal_ssl.features.cache import cached, view_key
 from multimodal_ssl.pipeline import bench, fit
 from multimodal_ssl.testing import check_pairing_source, check_resume
 
