@@ -23,7 +23,7 @@ from multimodal_ssl.config import (
     TrainConfig,
     TrustConfig,
 )
-from multimodal_ssl.encoder_config import EncoderConfig, LoraConfig
+from multimodal_ssl.encoder_config import EncoderConfig, LoraConfig, StartConfig
 from multimodal_ssl.plugins import ENTRY_POINT_GROUP, KINDS, options_of
 
 DOCS = Path(__file__).parent
@@ -33,6 +33,7 @@ SECTIONS = {
     "sources.N.corrupt": CorruptConfig,
     "encoders.NAME": EncoderConfig,
     "encoders.NAME.lora": LoraConfig,
+    "encoders.NAME.start": StartConfig,
     "trust": TrustConfig,
     "audit": AuditConfig,
     "decoys": DecoyConfig,

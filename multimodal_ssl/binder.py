@@ -172,6 +172,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
+@contextmanager
+def on_gpu(binder: Binder) -> Iterator[torch.device]:
+    """Let a Binder compute on the GPU for a while, if there is one; give where it computes."""
+    before = binder.device
+    binder.to("cuda" if torch.cuda.is_available() else before)
+    try:
+        yield binder.device
+    finally:
+        binder.to(before)
+
+
 class Adapter(nn.Module):
     """A residual of one hidden layer that begins at 0, so that training begins in the space of the features.
 

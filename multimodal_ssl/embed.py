@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from multimodal_ssl.binder import Binder, evaluating, to_device
+from multimodal_ssl.binder import Binder, evaluating, on_gpu, to_device
 from multimodal_ssl.data import Feed, Supply, Traits, batches, full_key
 from multimodal_ssl.errors import InputError
 from multimodal_ssl.plan import ordered_tickets
@@ -84,14 +84,13 @@ def embedded(
     ]
     encoders = {name: binder.encoder(name) for supply in supplies for name in supply.names}
     feed = Feed(supplies, encoders, binder.modalities, previews=previews, traits=traits)
-    device = binder.device
     lengths = [len(supply.source) if isinstance(supply.source, MapSource) else None for supply in supplies]
     total = None if None in lengths else sum(length for length in lengths if length is not None)
     console = Console(stderr=True)
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     every: list[tuple[str, str]] = []
     tickets = itertools.islice(ordered_tickets(supplies, batch=batch), start, None)
-    with torch.inference_mode(), evaluating(binder), bar:
+    with torch.inference_mode(), evaluating(binder), on_gpu(binder) as device, bar:
         task = bar.add_task("embedding", total=total, completed=start * batch)
         for one in batches(feed, tickets, workers=workers):
             unreadable = list(one.unreadable)

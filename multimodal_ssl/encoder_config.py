@@ -76,8 +76,8 @@ class EncoderConfig(PluginConfig):
         lr: its learning rate, relative to `train.lr`.
         layer_decay: each block learns at this share of the rate of the block after it.
         head: between its features and the joint space, in place of `binder.head`; ``none`` takes the features as they
-            are, as wide as the space; ``adapter`` begins as that and learns what to add; ``transformer`` takes tokens
-            in their place and pools them anew; ``teacher`` leaves them out of it: for the objective `distil` alone.
+            are, as wide as the space; ``adapter`` begins as that and learns what to add; ``transformer`` takes the mean
+            of tokens in their place and learns what to add; ``teacher`` leaves them out: for the objective `distil`.
     """
 
     frozen: bool = False

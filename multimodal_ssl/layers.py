@@ -15,7 +15,10 @@ def mean_token(tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 class TokenHead(nn.Module):
-    """One transformer layer over tokens, whose mean goes into the joint space.
+    """The mean of tokens, and beside it what one transformer layer over them adds.
+
+    That begins at 0: where the space is as wide as the tokens, training begins in theirs, and not with a layer that
+    knows nothing.
 
     Args:
         width: of the tokens.
@@ -25,11 +28,16 @@ class TokenHead(nn.Module):
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
         heads = next(heads for heads in (8, 4, 2, 1) if width % heads == 0)
-        self.transformer, self.output = Transformer(width, depth=1, heads=heads), nn.Linear(width, dim, bias=False)
+        self.mean = nn.Identity() if width == dim else nn.Linear(width, dim, bias=False)
+        self.transformer, self.added = Transformer(width, depth=1, heads=heads), nn.Linear(width, dim, bias=False)
+        nn.init.zeros_(self.added.weight)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Return [B, D] of tokens [B, T, F] and which of them are real [B, T] (bool)."""
-        return self.output(mean_token(self.transformer(tokens, mask), mask))
+        mean = mean_token(tokens, mask)
+        added = self.added(mean_token(self.transformer(tokens, mask), mask))
+        found: Tensor = self.mean(mean) + mean.norm(dim=-1, keepdim=True) * added
+        return found
 
 
 class Transformer(nn.Module):

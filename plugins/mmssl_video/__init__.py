@@ -116,8 +116,8 @@ def frames_encoder(  # not `frames`: the import of the module of that name would
     Args:
         image: the image encoder, such as {name: small-conv, size: 48}.
         frames: pictures that are taken from a video, evenly.
-        pooling: what becomes of their features: their `mean`, which does not see the order of time, or that of a
-            `transformer` over them.
+        pooling: what becomes of their features: their `mean`, which does not see the order of time, or with what a
+            `transformer` over them adds, which begins at 0.
         depth: blocks of that transformer.
         heads: of its attention; they divide F.
     """

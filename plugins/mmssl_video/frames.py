@@ -24,7 +24,7 @@ class FramesEncoder(TokenEncoder):
     Args:
         image: makes the features of a picture; F is its width.
         frames: so many pictures are taken from a video, evenly.
-        pooling: ``mean`` does not see their order; ``transformer`` has a learnt position for each.
+        pooling: ``mean`` does not see their order; ``transformer``, which begins as that, has a position for each.
         depth: blocks of that transformer.
         heads: of its attention.
     """
@@ -92,15 +92,20 @@ class FramesEncoder(TokenEncoder):
 
 
 class Time(nn.Module):
-    """A pre-norm transformer over the features of pictures, [B, T, F] -> [B, T, F]."""
+    """What a pre-norm transformer adds to the features of pictures, [B, T, F] -> [B, T, F], with their sum.
+
+    It begins at 0: at first a video is the mean of its pictures, in the space that a pretrained image encoder has. (The
+    code of CLIP4Clip, Luo et al. 2022, adds it likewise, but not from 0.)
+    """
 
     def __init__(self, frames: int, width: int, *, depth: int, heads: int) -> None:
         super().__init__()
-        self.positions = nn.Parameter(torch.randn(frames, width) * 0.02)
-        self.blocks = Transformer(width, depth=depth, heads=heads)
+        self.positions = nn.Parameter(torch.zeros(frames, width))
+        self.blocks, self.output = Transformer(width, depth=depth, heads=heads), nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.output.weight)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        return self.blocks(tokens, mask)
+        return tokens + tokens.norm(dim=-1, keepdim=True) * self.output(self.blocks(tokens, mask))
 
 
 def _reshape(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:

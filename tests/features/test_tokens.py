@@ -108,6 +108,26 @@ def test_a_head_learns_from_tokens_from_the_cache_as_without_it(tmp_path) -> Non
     assert not np.allclose(*vectors, atol=1e-3)  # whose means are equal
 
 
+def test_the_head_begins_with_the_mean_of_the_real_tokens_and_learns_more_than_that() -> None:
+    torch.manual_seed(0)
+    tokens, mask = torch.randn(3, 4, 8), torch.tensor([[True] * 4, [True] * 4, [True, True, False, False]])
+    tokens[1] += (tokens[0] - tokens[1]).mean(0)  # they have the same mean
+    means = torch.stack([tokens[0].mean(0), tokens[1].mean(0), tokens[2, :2].mean(0)])
+    head, narrow = TokenHead(8, 8), TokenHead(8, 5)
+    torch.testing.assert_close(head(tokens, mask), means)
+    torch.testing.assert_close(narrow(tokens, mask), means @ narrow.mean.weight.T)
+    optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        before = head(tokens, mask)
+        before[0].sub(before[1]).pow(2).sum().sub(before.sum()).backward()
+        optimizer.step()
+    after = head(tokens, mask)
+    assert not torch.allclose(after[0], after[1], atol=1e-3)
+    hidden = tokens.masked_fill(~mask.unsqueeze(-1), 7.0)
+    torch.testing.assert_close(head(hidden, mask), after)
+
+
 def test_views_of_tokens_have_lengths_of_their_own(tmp_path) -> None:
     config = config_of(tmp_path / "run", cache=3)
     binder = fit(config, catalog=KNOWN)
