@@ -122,15 +122,13 @@ class Streams(MapSource):
         if not streams:
             raise InputError("streams is empty: say which columns are one, e.g. {motor: [current, speed]}")
         zone = common.get("zone")
-        limits = [
+        since, until = (
             None if given is None else parse_moment(name, given, zone and check_zone("zone", zone))
             for name, given in (("start", start), ("end", end))
-        ]
-        if None not in limits and limits[0] >= limits[1]:  # type: ignore[operator]  # neither is None
+        )
+        if since is not None and until is not None and since >= until:
             raise InputError(f"start is {start!s} and end is {end!s}: the end must be later")
-        options = [
-            StreamOptions.parse(name, given, common, start=limits[0], end=limits[1]) for name, given in streams.items()
-        ]
+        options = [StreamOptions.parse(name, given, common, start=since, end=until) for name, given in streams.items()]
         self._window = parse_duration("window", window)
         self._stride = self._window if stride is None else parse_duration("stride", stride)
         if min(self._window, self._stride) <= 0:
@@ -145,8 +143,8 @@ class Streams(MapSource):
         self.streams, self._skipped = _open(options, self._window)
         self.skipped = self._skipped
         self._kind = _common_kind(self.streams)
-        self._origin = _origin(self.streams) if limits[0] is None else limits[0]
-        last = None if limits[1] is None else (limits[1] - self._window - self._origin) // self._stride
+        self._origin = _origin(self.streams) if since is None else since
+        last = None if until is None else (until - self._window - self._origin) // self._stride
         spans = [set(stream.readings.spans) - {()} for stream in self.streams]
         self._places = sorted(set.union(*spans)) or [()]
         found = [self._find(place, last) for place in self._places]

@@ -92,20 +92,20 @@ class FramesEncoder(TokenEncoder):
 
 
 class Time(nn.Module):
-    """What a pre-norm transformer adds to the features of pictures, [B, T, F] -> [B, T, F], with their sum.
+    """Features of pictures [B, T, F] and, added to them, those of a pre-norm transformer over time.
 
-    It begins at 0: at first a video is the mean of its pictures, in the space that a pretrained image encoder has. (The
-    code of CLIP4Clip, Luo et al. 2022, adds it likewise, but not from 0.)
+    What is added begins at 0: at first a video is the mean of its pictures, in the space that a pretrained image
+    encoder has. (The code of CLIP4Clip, Luo et al. 2022, adds it likewise, but not from 0.)
     """
 
     def __init__(self, frames: int, width: int, *, depth: int, heads: int) -> None:
         super().__init__()
         self.positions = nn.Parameter(torch.zeros(frames, width))
-        self.blocks, self.output = Transformer(width, depth=depth, heads=heads), nn.Linear(width, width, bias=False)
-        nn.init.zeros_(self.output.weight)
+        self.blocks, self.added = Transformer(width, depth=depth, heads=heads), nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.added.weight)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        return tokens + tokens.norm(dim=-1, keepdim=True) * self.output(self.blocks(tokens, mask))
+        return tokens + tokens.norm(dim=-1, keepdim=True) * self.added(self.blocks(tokens, mask))
 
 
 def _reshape(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:

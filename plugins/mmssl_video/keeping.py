@@ -14,6 +14,7 @@ from mmssl_video.container import Media, MediaError, read_lazy
 from mmssl_video.decoding import Decoded, Window, decode
 from multimodal_ssl import InputError
 from multimodal_ssl.digests import item_key
+from multimodal_ssl.files import replacing
 
 FORM = 1  # to be raised when `decode` makes something else of the same window
 
@@ -44,19 +45,18 @@ def decode_once(media: Media, window: Window, folder: Path) -> Decoded:
     decoded = decode(media, window)
     if not any(isinstance(one, MediaError) for one in decoded):
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, **{what: one for what, one in _arrays(decoded).items() if one is not None})
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **_arrays(decoded))
     return decoded
 
 
 def _arrays(decoded: Decoded) -> dict[str, Any]:
-    sound = decoded.sound
-    return {"pictures": decoded.pictures, "sound": np.frombuffer(sound, np.uint8) if isinstance(sound, bytes) else None}
+    found: dict[str, Any] = {}
+    if isinstance(decoded.pictures, np.ndarray):
+        found["pictures"] = decoded.pictures
+    if isinstance(decoded.sound, bytes):
+        found["sound"] = np.frombuffer(decoded.sound, np.uint8)
+    return found
 
 
 def _read(path: Path) -> Decoded | None:

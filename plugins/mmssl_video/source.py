@@ -32,12 +32,12 @@ def open_windows(source: PairingSource, recipe: Recipe) -> PairingSource:
     modalities = {
         name: kind for name, kind in source.modalities.items() if name not in (recipe.item, recipe.subtitles_from)
     }
-    if recipe.keep:
-        make_folder(recipe.keep)
     names = [one for one in (recipe.clip, recipe.frame, recipe.sound, recipe.subtitles) if one]
     for place, name in enumerate(names):
         if name in modalities or name in names[:place]:
             raise InputError(f"{name!r} is given twice: choose another name of items, or leave it out of the source")
+    if recipe.keep:
+        make_folder(recipe.keep)
     kinds = {**recipe.made, **modalities}
     return VideoWindows(source, recipe, kinds) if isinstance(source, MapSource) else VideoStream(source, recipe, kinds)
 

@@ -90,7 +90,7 @@ def learnt(encoder: FramesEncoder) -> FramesEncoder:
     """Return an encoder as if what happens over time had been learnt."""
     assert encoder.time is not None
     generator = torch.Generator().manual_seed(0)
-    nn.init.normal_(encoder.time.output.weight, std=0.1, generator=generator)
+    nn.init.normal_(encoder.time.added.weight, std=0.1, generator=generator)
     nn.init.normal_(encoder.time.positions, generator=generator)
     return encoder
 
